@@ -1,0 +1,1 @@
+//! Benches of the pure parts; see the files beside this one.

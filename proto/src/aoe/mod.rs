@@ -1,0 +1,1 @@
+//! ATA over Ethernet r11: frames and the rules of both roles.

@@ -1,0 +1,1 @@
+//! The ATA command set as AoE carries it: registers to commands, IDENTIFY, status.

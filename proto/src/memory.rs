@@ -1,0 +1,177 @@
+//! The memory that payload lives in, as the machines see it.
+//!
+//! Payload is never copied on its way between the network and the disk. A machine therefore
+//! handles *handles*: the host (a ring's registered arena, a packet ring, a plain vector in the
+//! simulator) lends a [`Buffer`], the machine passes it on, and dropping the last clone gives
+//! the memory back. Handles are cheap to clone and stay on the thread that owns the memory.
+
+use core::fmt::Debug;
+use core::ops::Range;
+
+/// A cheap, reference-counted handle to one contiguous piece of payload memory.
+pub trait Buffer: Clone + Debug {
+    /// The whole buffer.
+    fn bytes(&self) -> &[u8];
+
+    /// The whole buffer, to be written by the CPU.
+    ///
+    /// # Panics
+    /// If another clone of the handle exists: shared payload is read-only.
+    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// Length in bytes.
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// True for a buffer of no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Part of a [`Buffer`].
+#[derive(Debug, Clone)]
+pub struct Slice<B> {
+    /// The memory.
+    pub buffer: B,
+    /// First byte of the part.
+    pub start: u32,
+    /// Length of the part in bytes.
+    pub len: u32,
+}
+
+impl<B: Buffer> Slice<B> {
+    /// The whole of `buffer`.
+    pub fn whole(buffer: B) -> Self {
+        let len = u32::try_from(buffer.len()).expect("payload buffers are far below 4 GiB");
+        Self { buffer, start: 0, len }
+    }
+
+    /// A part of `buffer`.
+    ///
+    /// # Panics
+    /// If the part does not lie inside the buffer.
+    pub fn part(buffer: B, start: u32, len: u32) -> Self {
+        assert!(start as usize + len as usize <= buffer.len(), "slice outside its buffer");
+        Self { buffer, start, len }
+    }
+
+    /// A part of this part; offsets count from this part's first byte.
+    pub fn sub(&self, start: u32, len: u32) -> Self {
+        assert!(start as usize + len as usize <= self.len as usize, "slice outside its parent");
+        Self { buffer: self.buffer.clone(), start: self.start + start, len }
+    }
+
+    /// Where the part lies in its buffer.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+
+    /// The bytes of the part.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer.bytes()[self.range()]
+    }
+
+    /// The bytes of the part, to be written by the CPU. Panics as [`Buffer::bytes_mut`] does.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let range = self.range();
+        &mut self.buffer.bytes_mut()[range]
+    }
+}
+
+/// Who lends payload memory.
+pub trait Arena {
+    /// The handles it lends.
+    type Buf: Buffer;
+
+    /// Lends `len` bytes (1 to [`SEGMENT_BYTES_MAX`]), aligned for direct I/O, with undefined
+    /// old contents of this process only. `None` when the configured memory is in use; the
+    /// caller waits or answers "busy", it never queues without bound.
+    fn alloc(&mut self, len: usize) -> Option<Self::Buf>;
+}
+
+/// The largest single piece of payload memory. Longer transfers use several.
+pub const SEGMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Plain memory for tests, tools and the simulator.
+#[derive(Debug, Clone)]
+pub struct HeapBuffer(std::rc::Rc<Vec<u8>>);
+
+impl HeapBuffer {
+    /// `len` zeroed bytes.
+    pub fn new(len: usize) -> Self {
+        Self(std::rc::Rc::new(vec![0; len]))
+    }
+
+    /// Takes over `bytes`.
+    pub fn from_vec(bytes: Vec<u8>) -> Self {
+        Self(std::rc::Rc::new(bytes))
+    }
+}
+
+impl Buffer for HeapBuffer {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        std::rc::Rc::get_mut(&mut self.0).expect("shared payload is read-only")
+    }
+}
+
+/// An arena that lends [`HeapBuffer`]s until `budget` bytes are out.
+#[derive(Debug)]
+pub struct HeapArena {
+    budget: usize,
+    lent: Vec<std::rc::Weak<Vec<u8>>>,
+}
+
+impl HeapArena {
+    /// Lends at most `budget` bytes at a time.
+    pub fn new(budget: usize) -> Self {
+        Self { budget, lent: Vec::new() }
+    }
+
+    /// Bytes lent now.
+    pub fn in_use(&mut self) -> usize {
+        self.lent.retain(|w| w.strong_count() > 0);
+        self.lent.iter().filter_map(std::rc::Weak::upgrade).map(|b| b.len()).sum()
+    }
+}
+
+impl Arena for HeapArena {
+    type Buf = HeapBuffer;
+
+    fn alloc(&mut self, len: usize) -> Option<HeapBuffer> {
+        assert!(len > 0 && len <= SEGMENT_BYTES_MAX, "segments are 1 B to 256 KiB, not {len}");
+        if self.in_use() + len > self.budget {
+            return None;
+        }
+        let buffer = HeapBuffer::new(len);
+        self.lent.push(std::rc::Rc::downgrade(&buffer.0));
+        Some(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arena_lends_no_more_than_its_budget_and_takes_back() {
+        let mut arena = HeapArena::new(1000);
+        let first = arena.alloc(600).unwrap();
+        assert!(arena.alloc(600).is_none());
+        drop(first);
+        assert!(arena.alloc(600).is_some());
+    }
+
+    #[test]
+    fn slices_nest() {
+        let mut whole = Slice::whole(HeapBuffer::from_vec((0..10).collect()));
+        whole.bytes_mut()[9] = 99;
+        let part = whole.sub(4, 6).sub(2, 4);
+        assert_eq!(part.bytes(), [6, 7, 8, 99]);
+    }
+}

@@ -1,0 +1,1 @@
+//! The ATA disk that AoE clients see: commands to volume requests, IDENTIFY, status.

@@ -1,0 +1,1 @@
+//! The logical unit that iSCSI initiators see. Blind to its transport.

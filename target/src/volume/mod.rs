@@ -1,0 +1,131 @@
+//! A volume: one backing device as everything above it sees it.
+//!
+//! Transport-blind. AoE slots and SCSI logical units turn their commands into [`Request`]s; the
+//! [`Engine`](engine) orders overlapping ones, performs them and keeps the promise that an
+//! acknowledged durable write is on stable storage.
+
+pub mod identity;
+pub mod request;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+pub use identity::Identity;
+pub use request::{Kind, Outcome, Request, Segments};
+
+/// The number of a volume in this process; the host finds the backing store by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VolumeId(pub u32);
+
+/// What the backing device told us about itself when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Bytes in one logical block: 512 or 4096 (or any power of two between).
+    pub block_bytes: u32,
+    /// Bytes in one physical block, a power of two, at least `block_bytes`.
+    pub physical_bytes: u32,
+    /// Preferred transfer length in bytes (md stripe width), 0 if not told.
+    pub optimal_bytes: u32,
+    /// Smallest efficient transfer in bytes (md chunk), 0 if not told.
+    pub granularity_bytes: u32,
+    /// Writes can be lost by a power failure until they are flushed.
+    pub volatile_cache: bool,
+    /// Blocks can be deallocated.
+    pub discard: bool,
+    /// Smallest unit of deallocation in bytes; 0 if `discard` is false.
+    pub discard_granularity_bytes: u32,
+    /// Deallocated blocks read as zeros.
+    pub discard_zeroes: bool,
+    /// The device spins (medium rotation rate).
+    pub rotational: bool,
+}
+
+/// How an export was configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Refuse every write.
+    pub read_only: bool,
+    /// Removable medium (SCSI RMB; START STOP UNIT can eject).
+    pub removable: bool,
+    /// Thin provisioning is reported and UNMAP deallocates.
+    pub thin: bool,
+}
+
+/// One exported device. Shared by all shards; what changes in it is atomic and off the hot path.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its number.
+    pub id: VolumeId,
+    /// Its name in the configuration.
+    pub name: String,
+    /// Serial, NAA, model.
+    pub identity: Identity,
+    /// What the backing device is.
+    pub facts: Facts,
+    /// What the operator wants.
+    pub options: Options,
+    size_bytes: AtomicU64,
+    size_generation: AtomicU64,
+    gone: AtomicBool,
+}
+
+impl Volume {
+    /// A volume of `size_bytes`, rounded down to whole logical blocks.
+    pub fn new(
+        id: VolumeId,
+        name: String,
+        identity: Identity,
+        facts: Facts,
+        options: Options,
+        size_bytes: u64,
+    ) -> Self {
+        let whole = size_bytes - size_bytes % u64::from(facts.block_bytes);
+        Self {
+            id,
+            name,
+            identity,
+            facts,
+            options,
+            size_bytes: AtomicU64::new(whole),
+            size_generation: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Size in bytes, a multiple of the logical block.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Acquire)
+    }
+
+    /// Size in logical blocks.
+    pub fn blocks(&self) -> u64 {
+        self.size_bytes() / u64::from(self.facts.block_bytes)
+    }
+
+    /// Counts size changes, so that each nexus can notice one it has not reported yet.
+    pub fn size_generation(&self) -> u64 {
+        self.size_generation.load(Ordering::Acquire)
+    }
+
+    /// The backing device has a new size.
+    pub fn resize(&self, size_bytes: u64) {
+        let whole = size_bytes - size_bytes % u64::from(self.facts.block_bytes);
+        if self.size_bytes.swap(whole, Ordering::AcqRel) != whole {
+            self.size_generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The export was removed; what still refers to it answers "not there".
+    pub fn mark_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// See [`Self::mark_gone`].
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// True if `len` bytes from `offset` lie inside the volume.
+    pub fn contains(&self, offset: u64, len: u64) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.size_bytes())
+    }
+}
