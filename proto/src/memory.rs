@@ -91,6 +91,10 @@ pub trait Arena {
     fn alloc(&mut self, len: usize) -> Option<Self::Buf>;
 }
 
+/// The payload of one transfer: its pieces in order, each at most [`SEGMENT_BYTES_MAX`] long. Up to
+/// two pieces need no allocation.
+pub type Segments<B> = smallvec::SmallVec<[Slice<B>; 2]>;
+
 /// The largest single piece of payload memory. Longer transfers use several.
 pub const SEGMENT_BYTES_MAX: usize = 256 * 1024;
 

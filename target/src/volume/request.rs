@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use corbel_proto::memory::{Buffer, Slice};
 
+/// Payload of one request: each piece a whole number of logical blocks, except where a kind says
+/// otherwise.
+pub use corbel_proto::memory::Segments;
+
 use super::Volume;
 use crate::host::BlockError;
 
-/// Payload of one request: its pieces in order, each at most
-/// [`SEGMENT_BYTES_MAX`](corbel_proto::memory::SEGMENT_BYTES_MAX) long, each a whole number of logical
-/// blocks except where a kind says otherwise.
-pub type Segments<B> = Vec<Slice<B>>;
-
 /// Bytes in all pieces together.
-pub fn segments_bytes<B: Buffer>(segments: &Segments<B>) -> u64 {
+pub fn segments_bytes<B: Buffer>(segments: &[Slice<B>]) -> u64 {
     segments.iter().map(|s| u64::from(s.len)).sum()
 }
 
