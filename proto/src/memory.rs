@@ -5,8 +5,10 @@
 //! simulator) lends a [`Buffer`], the machine passes it on, and dropping the last clone gives
 //! the memory back. Handles are cheap to clone and stay on the thread that owns the memory.
 
+use core::cell::Cell;
 use core::fmt::Debug;
 use core::ops::Range;
+use std::rc::Rc;
 
 /// A cheap, reference-counted handle to one contiguous piece of payload memory.
 pub trait Buffer: Clone + Debug {
@@ -100,27 +102,45 @@ pub const SEGMENT_BYTES_MAX: usize = 256 * 1024;
 
 /// Plain memory for tests, tools and the simulator.
 #[derive(Debug, Clone)]
-pub struct HeapBuffer(std::rc::Rc<Vec<u8>>);
+pub struct HeapBuffer(Rc<Lent>);
+
+/// Bytes, and the account they are booked on.
+#[derive(Debug)]
+struct Lent {
+    bytes: Vec<u8>,
+    account: Rc<Cell<usize>>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.account.set(self.account.get() - self.bytes.len());
+    }
+}
 
 impl HeapBuffer {
     /// `len` zeroed bytes.
     pub fn new(len: usize) -> Self {
-        Self(std::rc::Rc::new(vec![0; len]))
+        Self::from_vec(vec![0; len])
     }
 
     /// Takes over `bytes`.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
-        Self(std::rc::Rc::new(bytes))
+        Self::booked(bytes, Rc::default())
+    }
+
+    fn booked(bytes: Vec<u8>, account: Rc<Cell<usize>>) -> Self {
+        account.set(account.get() + bytes.len());
+        Self(Rc::new(Lent { bytes, account }))
     }
 }
 
 impl Buffer for HeapBuffer {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.0.bytes
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        std::rc::Rc::get_mut(&mut self.0).expect("shared payload is read-only")
+        &mut Rc::get_mut(&mut self.0).expect("shared payload is read-only").bytes
     }
 }
 
@@ -128,19 +148,18 @@ impl Buffer for HeapBuffer {
 #[derive(Debug)]
 pub struct HeapArena {
     budget: usize,
-    lent: Vec<std::rc::Weak<Vec<u8>>>,
+    account: Rc<Cell<usize>>,
 }
 
 impl HeapArena {
     /// Lends at most `budget` bytes at a time.
     pub fn new(budget: usize) -> Self {
-        Self { budget, lent: Vec::new() }
+        Self { budget, account: Rc::default() }
     }
 
     /// Bytes lent now.
-    pub fn in_use(&mut self) -> usize {
-        self.lent.retain(|w| w.strong_count() > 0);
-        self.lent.iter().filter_map(std::rc::Weak::upgrade).map(|b| b.len()).sum()
+    pub fn in_use(&self) -> usize {
+        self.account.get()
     }
 }
 
@@ -152,9 +171,7 @@ impl Arena for HeapArena {
         if self.in_use() + len > self.budget {
             return None;
         }
-        let buffer = HeapBuffer::new(len);
-        self.lent.push(std::rc::Rc::downgrade(&buffer.0));
-        Some(buffer)
+        Some(HeapBuffer::booked(vec![0; len], self.account.clone()))
     }
 }
 

@@ -22,14 +22,12 @@ pub enum BlockOp<B> {
         /// Where the bytes go.
         data: Slice<B>,
     },
-    /// Put `data` at `offset`. With `durable`, complete only when it is on stable storage.
+    /// Put `data` at `offset`. Stable only after a flush, if the store's cache is volatile.
     Write {
         /// First byte on the store.
         offset: u64,
         /// What is written.
         data: Slice<B>,
-        /// Forced unit access.
-        durable: bool,
     },
     /// Everything completed before this was submitted becomes stable.
     Flush,

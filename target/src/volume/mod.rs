@@ -4,7 +4,9 @@
 //! [`Engine`](engine) orders overlapping ones, performs them and keeps the promise that an
 //! acknowledged durable write is on stable storage.
 
+pub mod engine;
 pub mod identity;
+pub mod range_lock;
 pub mod request;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,8 +65,11 @@ pub struct Volume {
     pub facts: Facts,
     /// What the operator wants.
     pub options: Options,
+    /// Who may touch which bytes now.
+    pub ranges: range_lock::RangeLock,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
+    flush_failures: AtomicU64,
     gone: AtomicBool,
 }
 
@@ -85,8 +90,10 @@ impl Volume {
             identity,
             facts,
             options,
+            ranges: range_lock::RangeLock::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
+            flush_failures: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }
     }
@@ -122,6 +129,18 @@ impl Volume {
     /// See [`Self::mark_gone`].
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// Flushes that failed so far. After one, acknowledged writes of *anybody* may be lost, and a
+    /// later flush that succeeds proves nothing about them (the kernel reports a write-back error
+    /// once). So every nexus that sees the number change reports an error of its own, once.
+    pub fn flush_failures(&self) -> u64 {
+        self.flush_failures.load(Ordering::Acquire)
+    }
+
+    /// A flush failed.
+    pub fn count_flush_failure(&self) {
+        self.flush_failures.fetch_add(1, Ordering::AcqRel);
     }
 
     /// True if `len` bytes from `offset` lie inside the volume.

@@ -1,0 +1,370 @@
+//! One shard's requests in flight: ordered, performed, made durable, answered.
+//!
+//! A request passes four gates, in this order, so that nobody who holds a range waits for memory
+//! and nobody who holds memory waits for less than its turn:
+//!
+//! ```text
+//! memory   what a read, comparison or fill needs is lent, all of it or none; else it queues
+//! range    its bytes are its own (range_lock); a flush has no range
+//! medium   its block operations run, several at a time                            (steps)
+//! flush    if it must be durable on a volatile cache: one flush for all that wait (commit)
+//! ```
+//!
+//! The range is given back after the medium, before the flush: overlapping requests are in order
+//! by then, and need not wait for each other's flush.
+
+mod commit;
+mod steps;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use corbel_proto::memory::{Buffer, Slice};
+use slab::Slab;
+
+use self::commit::Commits;
+use self::steps::{Job, Progress};
+use super::range_lock::{Access, Grant, Ticket, Waiter};
+use super::{Outcome, Request, Volume};
+use crate::host::{BlockError, BlockOp, BlockToken, Host, Message};
+
+/// Whose request it is. The number is the owner's own and comes back with the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The AoE server.
+    Aoe(u64),
+    /// The iSCSI server.
+    Iscsi(u64),
+}
+
+/// Names a request from its submission to its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    fn new(key: usize, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | key as u64)
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // the halves that `new` put together
+    const fn key(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Memory,
+    Range,
+    Medium,
+    Flush,
+}
+
+#[derive(Debug)]
+struct InFlight<B> {
+    generation: u32,
+    owner: Owner,
+    volume: Arc<Volume>,
+    durable: bool,
+    gate: Gate,
+    ticket: Option<Ticket>,
+    /// Block operations not yet completed.
+    outstanding: u32,
+    failed: Option<BlockError>,
+    job: Job<B>,
+}
+
+/// The requests of one shard.
+#[derive(Debug)]
+pub struct Engine<B> {
+    requests: Slab<InFlight<B>>,
+    next_generation: u32,
+    /// Requests that found no memory, in order of arrival.
+    starved: VecDeque<RequestId>,
+    commits: Commits,
+    woken: Vec<Waiter>,
+    done: VecDeque<(Owner, Outcome<B>)>,
+}
+
+impl<B: Buffer> Default for Engine<B> {
+    fn default() -> Self {
+        Self {
+            requests: Slab::new(),
+            next_generation: 0,
+            starved: VecDeque::new(),
+            commits: Commits::default(),
+            woken: Vec::new(),
+            done: VecDeque::new(),
+        }
+    }
+}
+
+impl<B: Buffer> Engine<B> {
+    /// Takes on a request. Its outcome comes out of [`Self::poll`] exactly once.
+    pub fn submit<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        owner: Owner,
+        request: Request<B>,
+    ) -> RequestId {
+        let Request { volume, kind, durable } = request;
+        let durable = durable && volume.facts.volatile_cache;
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let gone = volume.is_gone();
+        let key = self.requests.insert(InFlight {
+            generation,
+            owner,
+            volume,
+            durable,
+            gate: Gate::Memory,
+            ticket: None,
+            outstanding: 0,
+            failed: gone.then_some(BlockError::Gone),
+            job: Job::new(kind),
+        });
+        let id = RequestId::new(key, generation);
+        if gone {
+            self.answer(key);
+        } else if !self.starved.is_empty() && self.requests[key].job.needs_memory() {
+            self.starved.push_back(id);
+        } else if !self.pass_memory(host, key) {
+            self.starved.push_back(id);
+        }
+        self.wake(host);
+        id
+    }
+
+    /// Stops a request that has not touched the medium. True: it never will; its outcome is
+    /// [`Outcome::Cancelled`]. False: it is at the medium or past it (or answered already), and
+    /// its natural outcome comes.
+    pub fn cancel<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, id: RequestId) -> bool {
+        let Some(request) = self.requests.get(id.key()) else { return false };
+        if request.generation != id.generation() || request.job.touched_medium() {
+            return false;
+        }
+        match request.gate {
+            Gate::Memory => self.starved.retain(|other| *other != id),
+            Gate::Range => self.release(id.key()),
+            Gate::Medium | Gate::Flush => return false,
+        }
+        let request = self.requests.remove(id.key());
+        self.done.push_back((request.owner, Outcome::Cancelled));
+        self.wake(host);
+        true
+    }
+
+    /// A block operation completed. `data` is the piece that was lent with it.
+    pub fn block_done<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        token: BlockToken,
+        result: Result<(), BlockError>,
+        data: Option<Slice<B>>,
+    ) {
+        if let Some(volume) = Commits::volume_of(token) {
+            self.flush_done(host, volume, result);
+        } else {
+            self.piece_done(host, token, result, data);
+        }
+        self.wake(host);
+    }
+
+    /// A message of [`crate::host::Message`]'s engine kind, from the shard that gave a range back.
+    pub fn message<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, waiter: u64) {
+        self.granted(host, RequestId(waiter));
+        self.wake(host);
+    }
+
+    /// Tries again for requests that found no memory. Call once per turn.
+    pub fn tick<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H) {
+        while let Some(id) = self.starved.front().copied() {
+            if !self.pass_memory(host, id.key()) {
+                break;
+            }
+            self.starved.pop_front();
+        }
+        self.wake(host);
+    }
+
+    /// The next outcome.
+    pub fn poll(&mut self) -> Option<(Owner, Outcome<B>)> {
+        self.done.pop_front()
+    }
+
+    /// Requests that have no outcome yet.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Requests that wait for memory; call [`Self::tick`] again soon if there are any.
+    pub fn starved(&self) -> usize {
+        self.starved.len()
+    }
+
+    /// Lends what the request needs, all or nothing; then on to the range.
+    fn pass_memory<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) -> bool {
+        if !self.requests[key].job.lend(host) {
+            return false;
+        }
+        self.pass_range(host, key);
+        true
+    }
+
+    fn pass_range<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
+        let request = &mut self.requests[key];
+        let Some((start, end, access)) = request.job.range() else {
+            request.gate = Gate::Medium;
+            return self.advance(host, key);
+        };
+        let id = RequestId::new(key, request.generation);
+        let waiter = Waiter { shard: host.shard(), id: id.0 };
+        match request.volume.ranges.acquire(start, end, access, waiter) {
+            Grant::Now(ticket) => {
+                request.ticket = Some(ticket);
+                request.gate = Gate::Medium;
+                self.advance(host, key);
+            }
+            Grant::Later(ticket) => {
+                request.ticket = Some(ticket);
+                request.gate = Gate::Range;
+            }
+        }
+    }
+
+    /// A range was granted to a request that waited. It may have been cancelled meanwhile.
+    fn granted<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, id: RequestId) {
+        let Some(request) = self.requests.get_mut(id.key()) else { return };
+        if request.generation != id.generation() || request.gate != Gate::Range {
+            return;
+        }
+        request.gate = Gate::Medium;
+        self.advance(host, id.key());
+    }
+
+    /// Runs the request's next block operations, or moves it on if there are none left.
+    fn advance<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
+        let request = &mut self.requests[key];
+        let volume = request.volume.id;
+        let mut piece = 0u32;
+        let mut issued = 0u32;
+        let mut issue = |op: BlockOp<B>| {
+            host.block(volume, op, BlockToken(u64::from(piece) << 32 | key as u64));
+            piece += 1;
+            issued += 1;
+        };
+        let progress = request.job.next(request.failed, &mut issue);
+        request.outstanding += issued;
+        match progress {
+            Progress::Wait => {}
+            Progress::NextRange => {
+                self.release(key);
+                self.pass_range(host, key);
+            }
+            Progress::Finished => {
+                self.release(key);
+                self.pass_flush(host, key);
+            }
+        }
+    }
+
+    fn piece_done<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        token: BlockToken,
+        result: Result<(), BlockError>,
+        data: Option<Slice<B>>,
+    ) {
+        let BlockToken(token) = token;
+        let key = RequestId(token).key();
+        let piece = RequestId(token).generation() as usize;
+        let request = self.requests.get_mut(key).expect("a request outlives its block operations");
+        request.outstanding -= 1;
+        let result = request.job.piece_done(piece, result, data);
+        if let Err(error) = result {
+            request.failed.get_or_insert(error);
+        }
+        if request.outstanding == 0 {
+            self.advance(host, key);
+        }
+    }
+
+    /// Past the medium: does it have to wait for a flush?
+    fn pass_flush<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
+        let request = &mut self.requests[key];
+        let volatile = request.volume.facts.volatile_cache;
+        let flush = request.job.is_flush() && volatile;
+        let durable = request.durable && request.job.changes_medium();
+        if request.failed.is_some() || !(flush || durable) {
+            return self.answer(key);
+        }
+        request.gate = Gate::Flush;
+        let volume = request.volume.id;
+        if self.commits.join(volume, key) {
+            host.block(volume, BlockOp::Flush, Commits::token(volume));
+        }
+    }
+
+    fn flush_done<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        volume: super::VolumeId,
+        result: Result<(), BlockError>,
+    ) {
+        let (riders, again) = self.commits.landed(volume);
+        if let (Err(_), Some(first)) = (result, riders.first()) {
+            self.requests[*first].volume.count_flush_failure();
+        }
+        for &key in &riders {
+            if let Err(error) = result {
+                self.requests[key].failed = Some(error);
+            }
+            self.answer(key);
+        }
+        self.commits.recycle(riders);
+        if again {
+            host.block(volume, BlockOp::Flush, Commits::token(volume));
+        }
+    }
+
+    fn answer(&mut self, key: usize) {
+        let request = self.requests.remove(key);
+        let outcome = match request.failed {
+            Some(error) => Outcome::Failed(error),
+            None => request.job.outcome(),
+        };
+        self.done.push_back((request.owner, outcome));
+    }
+
+    fn release(&mut self, key: usize) {
+        let request = &mut self.requests[key];
+        if let Some(ticket) = request.ticket.take() {
+            request.volume.ranges.release(ticket, &mut self.woken);
+        }
+    }
+
+    /// Tells those whose range became free: here at once, elsewhere by message.
+    fn wake<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H) {
+        while let Some(waiter) = self.woken.pop() {
+            if waiter.shard == host.shard() {
+                self.granted(host, RequestId(waiter.id));
+            } else {
+                host.post(waiter.shard, Message::RangeGranted { waiter: waiter.id });
+            }
+        }
+    }
+}
+
+/// What a range is asked for with.
+const fn access(exclusive: bool) -> Access {
+    if exclusive { Access::Exclusive } else { Access::Shared }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! What each kind of request does at the medium, step by step.
+//!
+//! A [`Job`] is asked for its [`next`](Job::next) block operations when none of its own is
+//! outstanding; it issues at least one and waits, or says what comes after.
+
+use corbel_proto::memory::{Buffer, SEGMENT_BYTES_MAX, Slice};
+use smallvec::SmallVec;
+
+use super::{Access, access};
+use crate::host::{BlockError, BlockOp, Host};
+use crate::volume::request::segments_bytes;
+use crate::volume::{Kind, Outcome, Segments};
+
+/// Block operations that one fill keeps at the device.
+const FILL_DEPTH: u64 = 8;
+
+/// What the request does after the operations that it issued last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Operations are outstanding.
+    Wait,
+    /// Give the range back and ask for the next one.
+    NextRange,
+    /// The medium is done with.
+    Finished,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Fresh,
+    Reading,
+    Writing,
+    /// A fill in one operation of the store's own.
+    Zeroing,
+    /// A fill by writing a pattern.
+    Filling,
+}
+
+/// A request's kind and how far it is.
+#[derive(Debug)]
+pub(super) struct Job<B> {
+    kind: Kind<B>,
+    step: Step,
+    /// Lent memory: what is read into, or the pattern of a fill. A piece is out while the store
+    /// has it.
+    scratch: SmallVec<[Option<Slice<B>>; 2]>,
+    /// Bytes filled, or ranges discarded, so far.
+    cursor: u64,
+    miscompare: Option<u64>,
+}
+
+impl<B: Buffer> Job<B> {
+    pub(super) fn new(kind: Kind<B>) -> Self {
+        Self { kind, step: Step::Fresh, scratch: SmallVec::new(), cursor: 0, miscompare: None }
+    }
+
+    pub(super) fn is_flush(&self) -> bool {
+        matches!(self.kind, Kind::Flush)
+    }
+
+    pub(super) fn changes_medium(&self) -> bool {
+        !matches!(self.kind, Kind::Read { .. } | Kind::Verify { .. } | Kind::Flush)
+            && self.miscompare.is_none()
+    }
+
+    pub(super) fn touched_medium(&self) -> bool {
+        self.step != Step::Fresh || self.cursor > 0
+    }
+
+    pub(super) fn needs_memory(&self) -> bool {
+        self.scratch_bytes() > 0
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Read { len, .. } | Kind::Verify { len, .. } => *len,
+            Kind::CompareAndWrite { expected, .. } => segments_bytes(expected),
+            Kind::Or { data, .. } => segments_bytes(data),
+            Kind::WriteSame { len, .. } => (*len).min(SEGMENT_BYTES_MAX as u64),
+            Kind::Write { .. } | Kind::Flush | Kind::Discard(_) => 0,
+        }
+    }
+
+    /// Takes all the memory the job needs from `host`, or none and false.
+    pub(super) fn lend<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H) -> bool {
+        let mut left = self.scratch_bytes();
+        while left > 0 {
+            let len = left.min(SEGMENT_BYTES_MAX as u64);
+            let Some(buffer) = host.alloc(usize::try_from(len).expect("at most a segment")) else {
+                self.scratch.clear();
+                return false;
+            };
+            let len = u32::try_from(len).expect("at most a segment");
+            self.scratch.push(Some(Slice::part(buffer, 0, len)));
+            left -= u64::from(len);
+        }
+        true
+    }
+
+    /// The bytes that must be the job's own for its next step: start, end, how.
+    pub(super) fn range(&self) -> Option<(u64, u64, Access)> {
+        let (offset, len, exclusive) = match &self.kind {
+            Kind::Read { offset, len } | Kind::Verify { offset, len, .. } => (*offset, *len, false),
+            Kind::Write { offset, data } | Kind::Or { offset, data } => {
+                (*offset, segments_bytes(data), true)
+            }
+            Kind::WriteSame { offset, len, .. } => (*offset, *len, true),
+            Kind::CompareAndWrite { offset, expected, .. } => {
+                (*offset, segments_bytes(expected), true)
+            }
+            Kind::Discard(ranges) => {
+                let (offset, len) = *ranges.get(usize::try_from(self.cursor).ok()?)?;
+                (offset, len, true)
+            }
+            Kind::Flush => return None,
+        };
+        (len > 0).then(|| (offset, offset + len, access(exclusive)))
+    }
+
+    /// One operation came back. What it failed with, if that fails the request.
+    pub(super) fn piece_done(
+        &mut self,
+        piece: usize,
+        result: Result<(), BlockError>,
+        data: Option<Slice<B>>,
+    ) -> Result<(), BlockError> {
+        match (self.step, result) {
+            (Step::Reading, _) => {
+                self.scratch[piece] = data;
+                result
+            }
+            // A store that cannot deallocate keeps the data: allowed for a hint.
+            (Step::Zeroing, Err(BlockError::Unsupported)) => {
+                if matches!(self.kind, Kind::WriteSame { .. }) {
+                    self.step = Step::Fresh;
+                    self.cursor = 0;
+                    self.start_filling();
+                }
+                Ok(())
+            }
+            _ => result,
+        }
+    }
+
+    /// Issues the next operations. Only called while none is outstanding.
+    pub(super) fn next(
+        &mut self,
+        failed: Option<BlockError>,
+        issue: &mut dyn FnMut(BlockOp<B>),
+    ) -> Progress {
+        if failed.is_some() {
+            return Progress::Finished;
+        }
+        match (&self.kind, self.step) {
+            (Kind::Flush, _) => Progress::Finished,
+            (Kind::Discard(_), _) => self.discard(issue),
+            (Kind::WriteSame { .. }, _) => self.fill(issue),
+            (Kind::Write { offset, .. }, Step::Fresh) => {
+                let offset = *offset;
+                let Kind::Write { data, .. } = &mut self.kind else { unreachable!() };
+                let data = std::mem::take(data);
+                self.write(offset, data, issue)
+            }
+            (Kind::Read { offset, .. }, Step::Fresh)
+            | (Kind::Verify { offset, .. }, Step::Fresh)
+            | (Kind::CompareAndWrite { offset, .. }, Step::Fresh)
+            | (Kind::Or { offset, .. }, Step::Fresh) => {
+                let offset = *offset;
+                self.read(offset, issue)
+            }
+            (_, Step::Reading) => self.after_reading(issue),
+            _ => Progress::Finished,
+        }
+    }
+
+    fn read(&mut self, mut offset: u64, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        self.step = Step::Reading;
+        if self.scratch.is_empty() {
+            return Progress::Finished;
+        }
+        for piece in &mut self.scratch {
+            let data = piece.take().expect("lent, and no operation is outstanding");
+            let len = u64::from(data.len);
+            issue(BlockOp::Read { offset, data });
+            offset += len;
+        }
+        Progress::Wait
+    }
+
+    fn write(
+        &mut self,
+        mut offset: u64,
+        data: Segments<B>,
+        issue: &mut dyn FnMut(BlockOp<B>),
+    ) -> Progress {
+        self.step = Step::Writing;
+        if data.is_empty() {
+            return Progress::Finished;
+        }
+        for data in data {
+            let len = u64::from(data.len);
+            issue(BlockOp::Write { offset, data });
+            offset += len;
+        }
+        Progress::Wait
+    }
+
+    fn after_reading(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        let read = self.scratch.iter().flatten();
+        match &mut self.kind {
+            Kind::Verify { expected: Some(expected), .. } => {
+                self.miscompare = first_difference(read, expected.iter());
+                Progress::Finished
+            }
+            Kind::CompareAndWrite { offset, expected, new } => {
+                self.miscompare = first_difference(read, expected.iter());
+                if self.miscompare.is_some() {
+                    return Progress::Finished;
+                }
+                let (offset, new) = (*offset, std::mem::take(new));
+                self.write(offset, new, issue)
+            }
+            Kind::Or { offset, data } => {
+                let offset = *offset;
+                let mut ones = data.iter().flat_map(|s| s.bytes().iter());
+                for byte in self.scratch.iter_mut().flatten().flat_map(|s| s.bytes_mut()) {
+                    *byte |= ones.next().expect("as much was read as there is to OR in");
+                }
+                let new = self.scratch.iter_mut().filter_map(Option::take).collect();
+                self.write(offset, new, issue)
+            }
+            _ => Progress::Finished,
+        }
+    }
+
+    fn discard(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        let Kind::Discard(ranges) = &self.kind else { unreachable!("only called for one") };
+        let Ok(index) = usize::try_from(self.cursor) else { return Progress::Finished };
+        let Some(&(offset, len)) = ranges.get(index) else { return Progress::Finished };
+        if self.step == Step::Zeroing || len == 0 {
+            self.step = Step::Fresh;
+            self.cursor += 1;
+            return Progress::NextRange;
+        }
+        self.step = Step::Zeroing;
+        issue(BlockOp::Discard { offset, len });
+        Progress::Wait
+    }
+
+    fn fill(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        let Kind::WriteSame { offset, len, block, unmap } = &self.kind else {
+            unreachable!("only called for one")
+        };
+        let (offset, len, unmap) = (*offset, *len, *unmap);
+        let zeros = block.as_ref().is_none_or(|b| b.bytes().iter().all(|byte| *byte == 0));
+        if self.step == Step::Fresh && len > 0 {
+            if zeros {
+                self.step = Step::Zeroing;
+                issue(BlockOp::Zero { offset, len, unmap });
+                return Progress::Wait;
+            }
+            self.start_filling();
+        }
+        if self.step != Step::Filling || self.cursor >= len {
+            return Progress::Finished;
+        }
+        let pattern = self.scratch[0].clone().expect("a fill's pattern is never lent out");
+        for _ in 0..FILL_DEPTH {
+            let left = len - self.cursor;
+            if left == 0 {
+                break;
+            }
+            let bytes = u32::try_from(left).unwrap_or(u32::MAX).min(pattern.len);
+            issue(BlockOp::Write { offset: offset + self.cursor, data: pattern.sub(0, bytes) });
+            self.cursor += u64::from(bytes);
+        }
+        Progress::Wait
+    }
+
+    /// Repeats the block over the pattern buffer.
+    fn start_filling(&mut self) {
+        self.step = Step::Filling;
+        let Kind::WriteSame { block, .. } = &self.kind else { unreachable!("only called for one") };
+        let Some(pattern) = &mut self.scratch[0] else { unreachable!("lent at the first gate") };
+        let pattern = pattern.bytes_mut();
+        match block {
+            None => pattern.fill(0),
+            Some(block) => {
+                for copy in pattern.chunks_mut(block.bytes().len()) {
+                    copy.copy_from_slice(&block.bytes()[..copy.len()]);
+                }
+            }
+        }
+    }
+
+    /// How it ended, if nothing failed.
+    pub(super) fn outcome(self) -> Outcome<B> {
+        match (self.kind, self.miscompare) {
+            (_, Some(at)) => Outcome::Miscompare(at),
+            (Kind::Read { .. }, None) => {
+                Outcome::Data(self.scratch.into_iter().flatten().collect())
+            }
+            _ => Outcome::Done,
+        }
+    }
+}
+
+/// The first byte at which two equally long payloads differ, however each is cut in pieces.
+fn first_difference<'a, B: Buffer + 'a>(
+    left: impl Iterator<Item = &'a Slice<B>>,
+    right: impl Iterator<Item = &'a Slice<B>>,
+) -> Option<u64> {
+    let mut left = left.map(Slice::bytes);
+    let mut right = right.map(Slice::bytes);
+    let (mut a, mut b): (&[u8], &[u8]) = (&[], &[]);
+    let mut at = 0u64;
+    loop {
+        if a.is_empty() {
+            a = left.next()?;
+        }
+        if b.is_empty() {
+            b = right.next()?;
+        }
+        let len = a.len().min(b.len());
+        if a[..len] != b[..len] {
+            let differs = a.iter().zip(b).position(|(x, y)| x != y);
+            return differs.map(|position| at + position as u64);
+        }
+        (a, b, at) = (&a[len..], &b[len..], at + len as u64);
+    }
+}
