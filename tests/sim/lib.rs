@@ -1,1 +1,28 @@
-//! The simulated world.
+//! The simulated world: the target's own code, in one thread, in virtual time, on a disk and a
+//! network that a seed decides about.
+//!
+//! ```text
+//! rng.rs     the seed, and everything drawn from it
+//! disk.rs    a disk with a volatile cache, delays, errors and a power switch
+//! ```
+//!
+//! A run is a function of its seed. A test that fails prints the seed; `CORBEL_SEED=…` replays it.
+#![forbid(unsafe_code)]
+
+pub mod disk;
+pub mod rng;
+
+/// Runs `test` for `count` seeds, or for the one in `CORBEL_SEED`.
+///
+/// # Panics
+/// With the seed in the message, if `test` does.
+pub fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let one = std::env::var("CORBEL_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = one.map_or(0..count, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        if let Err(cause) = std::panic::catch_unwind(|| test(seed)) {
+            eprintln!("failed with seed {seed}; replay it with CORBEL_SEED={seed}");
+            std::panic::resume_unwind(cause);
+        }
+    }
+}

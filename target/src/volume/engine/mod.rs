@@ -132,10 +132,12 @@ impl<B: Buffer> Engine<B> {
         let id = RequestId::new(key, generation);
         if gone {
             self.answer(key);
-        } else if !self.starved.is_empty() && self.requests[key].job.needs_memory() {
-            self.starved.push_back(id);
-        } else if !self.pass_memory(host, key) {
-            self.starved.push_back(id);
+        } else {
+            // Nobody overtakes those who already wait for memory.
+            let behind = !self.starved.is_empty() && self.requests[key].job.needs_memory();
+            if behind || !self.pass_memory(host, key) {
+                self.starved.push_back(id);
+            }
         }
         self.wake(host);
         id
