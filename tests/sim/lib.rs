@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! rng.rs     the seed, and everything drawn from it
+//! world.rs   virtual time, mailboxes between shards, the host that shards see
 //! disk.rs    a disk with a volatile cache, delays, errors and a power switch
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 pub mod disk;
 pub mod rng;
+pub mod world;
 
 /// Runs `test` for `count` seeds, or for the one in `CORBEL_SEED`.
 ///
