@@ -6,6 +6,7 @@
 //! digest.rs    CRC32C as iSCSI puts it on the wire
 //! framer.rs    a byte stream to headers and data, with digests checked
 //! pdu/         one file per exchange, request and response together
+//! name.rs      iSCSI names and their normal form
 //! sequence.rs  serial numbers and the command window
 //! ```
 
@@ -13,5 +14,6 @@ pub mod ahs;
 pub mod bhs;
 pub mod digest;
 pub mod framer;
+pub mod name;
 pub mod pdu;
 pub mod sequence;

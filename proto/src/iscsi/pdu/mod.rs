@@ -6,6 +6,7 @@
 
 pub mod asynchronous;
 pub mod data;
+pub mod login;
 pub mod logout;
 pub mod nop;
 pub mod r2t;
@@ -13,6 +14,7 @@ pub mod reject;
 pub mod scsi;
 pub mod snack;
 pub mod task;
+pub mod text;
 
 use super::bhs::Bhs;
 
