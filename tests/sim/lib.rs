@@ -2,6 +2,7 @@
 //! network that a seed decides about.
 //!
 //! ```text
+//! checker/   did the device behave like one device?
 //! rng.rs     the seed, and everything drawn from it
 //! world.rs   virtual time, mailboxes between shards, the host that shards see
 //! disk.rs    a disk with a volatile cache, delays, errors and a power switch
@@ -10,6 +11,7 @@
 //! A run is a function of its seed. A test that fails prints the seed; `CORBEL_SEED=…` replays it.
 #![forbid(unsafe_code)]
 
+pub mod checker;
 pub mod disk;
 pub mod rng;
 pub mod world;
