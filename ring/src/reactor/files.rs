@@ -1,0 +1,119 @@
+//! The files a reactor holds, and their places in the kernel's registered table.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::File;
+use super::sys::{Ring, Target};
+use crate::store::Store;
+
+/// What a handle stands for.
+#[derive(Debug)]
+pub(super) enum Held {
+    Descriptor(OwnedFd),
+    Store(Arc<Store>),
+}
+
+#[derive(Debug)]
+struct Place {
+    held: Held,
+    generation: u32,
+    fixed: bool,
+    zero_copy: bool,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Files {
+    places: Slab<Place>,
+    generation: u32,
+    fixed_max: Option<u32>,
+    ring: Rc<Ring>,
+}
+
+/// Why there is nothing for the kernel to work on.
+pub(super) enum NoTarget {
+    Stale,
+    Memory(Arc<Store>),
+}
+
+/// The kernel allows no larger table than descriptors.
+pub(super) fn table_size(wanted: u32) -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|l| u32::try_from(l).ok()).unwrap_or(u32::MAX).min(wanted).max(1)
+}
+
+impl Held {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Held::Descriptor(fd) => Some(fd.as_fd()),
+            Held::Store(store) => store.descriptor(),
+        }
+    }
+}
+
+impl Files {
+    pub(super) fn new(ring: Rc<Ring>, fixed_max: Option<u32>) -> Self {
+        Self { places: Slab::new(), generation: 0, fixed_max, ring }
+    }
+
+    pub(super) fn insert(&mut self, held: Held) -> File {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let entry = self.places.vacant_entry();
+        let key = u32::try_from(entry.key()).expect("files are few");
+        let fixed = self.fixed_max.is_some_and(|max| key < max)
+            && held.descriptor().is_some_and(|fd| {
+                let fds = [fd.as_raw_fd()];
+                self.ring.uring().submitter().register_files_update(key, &fds).is_ok()
+            });
+        entry.insert(Place { held, generation, fixed, zero_copy: true });
+        File { key, generation }
+    }
+
+    fn place(&self, file: File) -> Option<&Place> {
+        self.places.get(file.key as usize).filter(|p| p.generation == file.generation)
+    }
+
+    pub(super) fn get(&self, file: File) -> Option<&Held> {
+        self.place(file).map(|p| &p.held)
+    }
+
+    pub(super) fn descriptor(&self, file: File) -> Option<BorrowedFd<'_>> {
+        self.get(file)?.descriptor()
+    }
+
+    pub(super) fn target(&self, file: File) -> Result<Target, NoTarget> {
+        let place = self.place(file).ok_or(NoTarget::Stale)?;
+        match (&place.held, place.held.descriptor()) {
+            (_, Some(_)) if place.fixed => Ok(Target::Fixed(file.key)),
+            (_, Some(fd)) => Ok(Target::Raw(fd.as_raw_fd())),
+            (Held::Store(store), None) => Err(NoTarget::Memory(store.clone())),
+            (Held::Descriptor(_), None) => Err(NoTarget::Stale),
+        }
+    }
+
+    /// False once the kernel refused to send from user memory on this socket.
+    pub(super) fn zero_copy(&self, file: File) -> bool {
+        self.place(file).is_some_and(|p| p.zero_copy)
+    }
+
+    pub(super) fn forbid_zero_copy(&mut self, file: File) {
+        let place = self.places.get_mut(file.key as usize);
+        if let Some(place) = place.filter(|p| p.generation == file.generation) {
+            place.zero_copy = false;
+        }
+    }
+
+    pub(super) fn remove(&mut self, file: File) {
+        let Some(place) = self.place(file) else { return };
+        if place.fixed {
+            // Nothing to do if it fails: the next holder of the place overwrites it.
+            let _ = self.ring.uring().submitter().register_files_update(file.key, &[-1]);
+        }
+        self.places.remove(file.key as usize);
+    }
+}

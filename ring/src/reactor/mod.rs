@@ -1,0 +1,424 @@
+//! One thread, one ring: operations in, completions out.
+//!
+//! Every operation owns its memory and hands it back with its completion. Every outcome comes
+//! through one door, [`Reactor::turn`]: also of operations on memory stores, on stale handles,
+//! and of those that found the submission queue full.
+
+mod complete;
+mod files;
+mod message;
+mod op;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use corbel_proto::memory::{Buffer, Slice};
+
+pub use message::Message;
+pub use op::{Completion, Event, Failure, FailureKind, File, Hole, Op, OpId};
+pub(crate) use sys::Ring;
+
+use crate::memory::{Arena, ArenaConfig, Buf};
+use crate::pool::{Pool, PoolConfig};
+use crate::probe::{self, Report, SetupError};
+use crate::store::Store;
+use crate::wake::Waker;
+use files::Files;
+use sys::{Flight, Flights, Work};
+
+/// The buffer group of the receive pool.
+const POOL_GROUP: u16 = 0;
+/// Messages kept for reuse.
+const MESSAGES_SPARE_MAX: usize = 256;
+/// How long a dropped reactor waits for the kernel to give memory back.
+const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long it waits before it resets connections whose peers do not acknowledge.
+const DROP_WAIT_PEERS: Duration = Duration::from_secs(1);
+
+/// How large a reactor is.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Submissions queued between two turns without an extra system call.
+    pub entries: u32,
+    /// Files held at once that get a place in the kernel's registered table; more work, slower.
+    pub files_max: u32,
+    /// Payload memory.
+    pub arena: ArenaConfig,
+    /// Receive memory shared by connections.
+    pub pool: PoolConfig,
+    /// Messages with at least this much payload are sent without copying where the kernel can;
+    /// below it, a copy is cheaper than the bookkeeping. `None`: always copy.
+    pub zero_copy_bytes_min: Option<u32>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            entries: 512,
+            files_max: 4096,
+            arena: ArenaConfig::default(),
+            pool: PoolConfig::default(),
+            zero_copy_bytes_min: Some(32 * 1024),
+        }
+    }
+}
+
+/// The machine room of one shard. Stays on the thread that made it.
+#[derive(Debug)]
+pub struct Reactor {
+    flights: Flights,
+    ready: VecDeque<Completion>,
+    /// Entries that found no room in the submission queue, in order.
+    backlog: VecDeque<u32>,
+    /// Pooled receives that wait for pool memory.
+    starved: VecDeque<u32>,
+    /// Entries to start again at a time: a full interface queue, no descriptors left.
+    delayed: Vec<(Instant, u32)>,
+    files: Files,
+    messages: Vec<Message>,
+    report: Report,
+    config: Config,
+    arena: Arena,
+    waker: Waker,
+    bell: File,
+    multishot_recv: bool,
+    pool: Pool,
+    ring: Rc<Ring>,
+}
+
+impl Reactor {
+    /// Opens a ring, registers its tables, and listens to `waker`.
+    pub fn new(config: Config, waker: Waker) -> Result<Self, SetupError> {
+        let (uring, mut report) = probe::open(config.entries)?;
+        let pool = Pool::new(&uring, POOL_GROUP, config.pool).map_err(|error| {
+            SetupError::Limit { error, cause: "RLIMIT_MEMLOCK may be too low".to_owned() }
+        })?;
+        let submitter = uring.submitter();
+        let files_fixed = files::table_size(config.files_max);
+        report.features.fixed_files = submitter.register_files_sparse(files_fixed).is_ok();
+        let chunks = config.arena.bytes_max.div_ceil(crate::memory::CHUNK_BYTES).max(1);
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX).min(1 << 14);
+        report.features.fixed_buffers = submitter.register_buffers_sparse(chunks).is_ok();
+        report.finish();
+        let ring = Rc::new(Ring::new(uring));
+        let fixed = report.features.fixed_files.then_some(files_fixed);
+        let files = Files::new(ring.clone(), fixed);
+        let registrar = report.features.fixed_buffers.then(|| ring.clone() as _);
+        let mut reactor = Self {
+            flights: Flights::new(ring.clone(), config.entries as usize * 4, POOL_GROUP),
+            ready: VecDeque::with_capacity(config.entries as usize),
+            backlog: VecDeque::new(),
+            starved: VecDeque::new(),
+            delayed: Vec::new(),
+            files,
+            messages: Vec::new(),
+            multishot_recv: report.features.multishot_recv,
+            report,
+            config,
+            arena: Arena::new(config.arena, registrar),
+            bell: File { key: 0, generation: 0 },
+            waker,
+            pool,
+            ring,
+        };
+        reactor.listen_to_waker().map_err(|error| SetupError::Limit {
+            error,
+            cause: "too many open files".to_owned(),
+        })?;
+        Ok(reactor)
+    }
+
+    fn listen_to_waker(&mut self) -> io::Result<()> {
+        let bell = self.waker.fd().try_clone_to_owned()?;
+        self.bell = self.files.insert(files::Held::Descriptor(bell));
+        self.submit(Op::PollReadable { file: self.bell }, 0);
+        Ok(())
+    }
+
+    /// What the kernel has and has not.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// This shard's payload memory.
+    pub fn arena(&self) -> Arena {
+        self.arena.clone()
+    }
+
+    /// What wakes this reactor.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Operations that have not ended, delayed ones included (one is the reactor's own).
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Takes over a socket or any other descriptor. It is made blocking: waiting is the
+    /// kernel's work, and it does not wait on non-blocking descriptors.
+    pub fn attach(&mut self, fd: OwnedFd) -> File {
+        if let Ok(flags) = rustix::fs::fcntl_getfl(&fd) {
+            // Cannot fail on a descriptor whose flags were just read.
+            let _ = rustix::fs::fcntl_setfl(&fd, flags - rustix::fs::OFlags::NONBLOCK);
+        }
+        self.files.insert(files::Held::Descriptor(fd))
+    }
+
+    /// Takes a share in a store, for block operations on it.
+    pub fn attach_store(&mut self, store: Arc<Store>) -> File {
+        self.files.insert(files::Held::Store(store))
+    }
+
+    /// The descriptor behind `file`, for the calls that have no operation (addresses, options).
+    pub fn descriptor(&self, file: File) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.files.descriptor(file)
+    }
+
+    /// An empty message, in memory used before if there is some.
+    pub fn message(&mut self) -> Message {
+        self.messages.pop().unwrap_or_default()
+    }
+
+    /// Starts `op`. Its completion carries `tag` and comes out of a later [`Self::turn`].
+    ///
+    /// # Panics
+    /// If memory to be filled is shared, a slice reaches outside its buffer, or there is nothing
+    /// to transfer: mistakes of the caller, never of a peer.
+    pub fn submit(&mut self, op: Op, tag: u64) -> OpId {
+        let (file, work) = self.work_of(op);
+        let target = match self.files.target(file) {
+            Ok(target) => target,
+            Err(files::NoTarget::Stale) => return self.refuse(tag, work, libc::EBADF),
+            Err(files::NoTarget::Memory(store)) => return self.perform(tag, work, &store),
+        };
+        let id = self.flights.insert(Flight::new(tag, file, target, work));
+        self.start(id.key);
+        id
+    }
+
+    /// Asks that `id` end early. It still completes: with what it had done, or as cancelled.
+    pub fn cancel(&mut self, id: OpId) {
+        if self.flights.contains(id) {
+            self.cancel_key(id.key);
+        }
+    }
+
+    /// Gives `file` up: sockets are shut down, its operations cancelled; they still complete.
+    pub fn close(&mut self, file: File) {
+        let Some(held) = self.files.get(file) else { return };
+        if let files::Held::Descriptor(fd) = held {
+            // Ends receives and sends at once; not a socket, or not connected: nothing to end.
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        }
+        self.give_up(file);
+    }
+
+    fn give_up(&mut self, file: File) {
+        for key in self.flights.keys(Some(file)) {
+            self.cancel_key(key);
+        }
+        // What is queued names the file's place in the table; it must be read before it changes.
+        self.flush();
+        self.files.remove(file);
+    }
+
+    /// Like [`Self::close`], but at once: what the peer has not acknowledged is dropped and the
+    /// connection reset. A peer that stopped reading can so not hold payload memory.
+    pub fn abort(&mut self, file: File) {
+        if let Some(fd) = self.files.descriptor(file) {
+            // Not a socket: nothing to reset.
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+        }
+        self.give_up(file);
+    }
+
+    /// Ends one direction of a stream: the peer sees the end once it has read what was sent.
+    pub fn shutdown_write(&mut self, file: File) {
+        if let Some(fd) = self.files.descriptor(file) {
+            // ENOTCONN: the peer went first.
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
+        }
+    }
+
+    /// Submits everything, waits at most `wait` (`None`: until something happens) and appends
+    /// what completed to `out`. One system call. May return early with nothing: when another
+    /// thread called the [`Waker`], or after a signal.
+    ///
+    /// # Errors
+    /// Only if the ring itself broke; the reactor can then only be dropped.
+    pub fn turn(&mut self, wait: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
+        self.resume();
+        let idle = self.ready.is_empty() && !self.ring.has_completions();
+        let wait = if idle { self.wait_bound(wait) } else { Some(Duration::ZERO) };
+        let needed = wait != Some(Duration::ZERO) || self.ring.queued() > 0;
+        if needed || self.ring.has_put_off() || !self.report.features.defer_taskrun {
+            self.ring.enter(true, wait)?;
+        }
+        self.reap();
+        self.waker.quieten();
+        out.extend(self.ready.drain(..));
+        Ok(())
+    }
+
+    fn reap(&mut self) {
+        while let Some(cqe) = self.ring.reap() {
+            if let Some(key) = self.flights.owner(&cqe) {
+                self.complete(key, cqe);
+            }
+        }
+    }
+
+    /// Puts operations on the queue again that had to wait.
+    fn resume(&mut self) {
+        for _ in 0..self.backlog.len() {
+            let Some(key) = self.backlog.pop_front() else { break };
+            self.start(key);
+        }
+        let able = self.starved.len().min(self.pool.free() as usize);
+        for _ in 0..able {
+            let Some(key) = self.starved.pop_front() else { break };
+            self.start(key);
+        }
+        if !self.delayed.is_empty() {
+            let now = Instant::now();
+            let due: Vec<_> = self.delayed.extract_if(.., |(at, _)| *at <= now).collect();
+            due.into_iter().for_each(|(_, key)| self.start(key));
+        }
+    }
+
+    fn wait_bound(&self, wait: Option<Duration>) -> Option<Duration> {
+        if !self.backlog.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.delayed.iter().map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        due.chain(wait).min()
+    }
+
+    fn start(&mut self, key: u32) {
+        if self.flights.start(key).is_err() {
+            self.backlog.push_back(key);
+        }
+    }
+
+    fn start_later(&mut self, key: u32, delay: Duration) {
+        self.delayed.push((Instant::now() + delay, key));
+    }
+
+    fn cancel_key(&mut self, key: u32) {
+        let flight = self.flights.get(key);
+        if flight.delivered {
+            return;
+        }
+        flight.cancelled = true;
+        if flight.is_busy() {
+            // No room: the entry is marked, and ends at its next completion.
+            let _ = self.flights.cancel(key);
+            return;
+        }
+        self.backlog.retain(|k| *k != key);
+        self.starved.retain(|k| *k != key);
+        self.delayed.retain(|(_, k)| *k != key);
+        self.finish_failed(key, libc::ECANCELED);
+    }
+
+    /// Makes the kernel read everything queued.
+    fn flush(&mut self) {
+        for _ in 0..16 {
+            if self.ring.queued() == 0 {
+                return;
+            }
+            // EBUSY: completions must be taken before more can be submitted.
+            let _ = self.ring.enter(true, Some(Duration::ZERO));
+            if self.ring.queued() > 0 {
+                self.reap();
+            }
+        }
+    }
+
+    fn work_of(&mut self, op: Op) -> (File, Work) {
+        match op {
+            Op::Accept { file } => (file, Work::Accept),
+            Op::Recv { file, data, exact } => {
+                check_fill(&data);
+                (file, Work::Recv { data, done: 0, exact })
+            }
+            Op::RecvPooled { file, len_max, repeat } => {
+                let multishot = repeat && len_max == 0 && self.multishot_recv;
+                (file, Work::RecvPooled { len_max, repeat, multishot })
+            }
+            Op::Send { file, message } => {
+                assert!(!message.is_empty(), "nothing to send");
+                let enough = u64::from(self.config.zero_copy_bytes_min.unwrap_or(u32::MAX));
+                let able = self.report.features.send_zero_copy && self.files.zero_copy(file);
+                let zero_copy = able && !message.body.frame && message.payload_bytes() >= enough;
+                (file, Work::Send { message, zero_copy })
+            }
+            Op::Read { file, offset, data } => {
+                check_fill(&data);
+                (file, Work::Read { data, done: 0, offset })
+            }
+            Op::Write { file, offset, data, durable } => {
+                check_range(&data);
+                (file, Work::Write { data, done: 0, offset, durable })
+            }
+            Op::Sync { file } => (file, Work::Sync),
+            Op::Fallocate { file, mode, offset, len } => {
+                let mode = match mode {
+                    Hole::Punch => libc::FALLOC_FL_PUNCH_HOLE,
+                    Hole::Zero => libc::FALLOC_FL_ZERO_RANGE,
+                };
+                let mode = mode | libc::FALLOC_FL_KEEP_SIZE;
+                (file, Work::Fallocate { mode, offset, len })
+            }
+            Op::PollReadable { file } => (file, Work::PollReadable),
+            Op::PollWritable { file } => (file, Work::PollWritable),
+        }
+    }
+}
+
+/// Memory that the kernel reads.
+fn check_range(data: &Slice<Buf>) {
+    let end = data.start as usize + data.len as usize;
+    assert!(data.len > 0 && end <= data.buffer.len(), "a slice outside its buffer");
+}
+
+/// Memory that the kernel writes: while it does, no other handle may read it.
+fn check_fill(data: &Slice<Buf>) {
+    check_range(data);
+    assert!(data.buffer.is_unique(), "memory to be filled is shared");
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        for key in self.flights.keys(None) {
+            self.cancel_key(key);
+        }
+        let began = Instant::now();
+        while self.flights.busy() > 0 && began.elapsed() < DROP_WAIT_MAX {
+            self.ready.clear();
+            if began.elapsed() > DROP_WAIT_PEERS {
+                self.flights.held().into_iter().for_each(|file| self.abort(file));
+            }
+            if self.ring.enter(true, Some(Duration::from_millis(50))).is_err() {
+                break;
+            }
+            self.reap();
+            for key in self.flights.keys(None) {
+                // Entries that were started again, or whose cancellation found no room.
+                self.cancel_key(key);
+            }
+        }
+        if self.flights.busy() > 0 {
+            // `Flights` leaks the rest; the kernel may still fill a pool buffer, too.
+            std::mem::forget(self.pool.clone());
+        }
+    }
+}

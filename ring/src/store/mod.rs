@@ -1,0 +1,112 @@
+//! Backing stores: block devices, image files, and two kinds made of nothing but memory.
+//!
+//! [`Store::open`] takes the store for this process alone, finds out what it promises
+//! ([`Facts`]) and what names it for ever ([`Store::source`]). I/O on it goes through a
+//! [`Reactor`](crate::Reactor); one store may be attached to many.
+
+mod busy;
+mod facts;
+mod memory;
+mod open;
+mod source;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+pub use facts::{Facts, Kind};
+use memory::Memory;
+pub use open::{OpenError, Options, Spec, SpecError};
+
+/// An open backing store. Shared by all shards that serve it.
+#[derive(Debug)]
+pub struct Store {
+    backing: Backing,
+    facts: Facts,
+    source: String,
+}
+
+#[derive(Debug)]
+enum Backing {
+    File { fd: OwnedFd, path: PathBuf },
+    Memory(Memory),
+    Null { bytes: u64 },
+}
+
+impl Store {
+    /// What it is and promises, as of when it was opened.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What names this store for ever, to derive identities from: the same on every host that
+    /// can reach it, except where the text says `host:`.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Its size now, in bytes; differs from the one in [`Facts`] after it was resized.
+    pub fn current_size(&self) -> io::Result<u64> {
+        match &self.backing {
+            Backing::File { fd, .. } => Ok(rustix::fs::seek(fd, rustix::fs::SeekFrom::End(0))?),
+            Backing::Memory(memory) => Ok(memory.len()),
+            Backing::Null { bytes } => Ok(*bytes),
+        }
+    }
+
+    /// Where it was opened; `None` for stores that are not files.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match &self.backing {
+            Backing::File { path, .. } => Some(path),
+            Backing::Memory(_) | Backing::Null { .. } => None,
+        }
+    }
+
+    /// The descriptor, where there is one.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.backing {
+            Backing::File { fd, .. } => Some(fd.as_fd()),
+            Backing::Memory(_) | Backing::Null { .. } => None,
+        }
+    }
+
+    fn check(&self, offset: u64, len: u64, read_only: bool) -> Result<(), i32> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.facts.size_bytes);
+        match (inside, read_only) {
+            (false, _) => Err(libc::EINVAL),
+            (true, true) => Err(libc::EROFS),
+            (true, false) => Ok(()),
+        }
+    }
+
+    /// Fills `data` from a store without a descriptor; the error is an errno.
+    pub(crate) fn read_memory(&self, offset: u64, data: &mut [u8]) -> Result<(), i32> {
+        self.check(offset, data.len() as u64, false)?;
+        match &self.backing {
+            Backing::Memory(memory) => memory.read(offset, data),
+            _ => data.fill(0),
+        }
+        Ok(())
+    }
+
+    /// Puts `data` into a store without a descriptor; the error is an errno.
+    pub(crate) fn write_memory(&self, offset: u64, data: &[u8]) -> Result<(), i32> {
+        self.check(offset, data.len() as u64, self.facts.read_only)?;
+        if let Backing::Memory(memory) = &self.backing {
+            memory.write(offset, data);
+        }
+        Ok(())
+    }
+
+    /// Zeroes a range of a store without a descriptor; the error is an errno.
+    pub(crate) fn clear_memory(&self, offset: u64, len: u64) -> Result<(), i32> {
+        self.check(offset, len, self.facts.read_only)?;
+        if let Backing::Memory(memory) = &self.backing {
+            memory.clear(offset, len);
+        }
+        Ok(())
+    }
+}
