@@ -5,6 +5,7 @@
 //! checker/   did the device behave like one device?
 //! rng.rs     the seed, and everything drawn from it
 //! world.rs   virtual time, mailboxes between shards, the host that shards see
+//! farm.rs    engines of several shards on one simulated disk
 //! disk.rs    a disk with a volatile cache, delays, errors and a power switch
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 pub mod checker;
 pub mod disk;
+pub mod farm;
 pub mod rng;
 pub mod world;
 
