@@ -10,6 +10,7 @@
 //! mask.rs      command 2: which MAC addresses may talk to a target at all
 //! reserve.rs   command 3: which MAC addresses may use the disk now
 //! mac.rs       a MAC address
+//! initiator/   the client of one path: tags, copies, timers, window; discovery
 //! ```
 //!
 //! Every file has the same shape: `Packet` is a view over bytes whose accessors cannot fail once
@@ -19,6 +20,7 @@
 pub mod ata;
 pub mod config;
 pub mod header;
+pub mod initiator;
 pub mod mac;
 pub mod mask;
 pub mod reserve;

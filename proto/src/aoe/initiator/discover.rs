@@ -1,0 +1,131 @@
+//! Query Config as a client uses it: who is there (AoEr11 3.2).
+
+use super::TAG_USER;
+use crate::aoe::config::{self, ARGUMENT_BYTES, Command};
+use crate::aoe::header::{Code, Packet as HeaderPacket, Repr as HeaderRepr};
+use crate::aoe::{HEADER_BYTES, Mac, SHELF_BROADCAST, SLOT_BROADCAST, VERSION};
+
+/// A server that answered, or announced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The server's interface.
+    pub remote: Mac,
+    /// Shelf.
+    pub shelf: u16,
+    /// Slot.
+    pub slot: u8,
+    /// Outstanding messages it can queue; at least 1 here.
+    pub buffer_count: u16,
+    /// Its firmware version.
+    pub firmware: u16,
+    /// Most sectors in one command; 1 or more.
+    pub sectors: u8,
+    /// Its config string, any bytes.
+    pub config: Vec<u8>,
+}
+
+/// The frame that asks one shelf.slot, or everyone (see [`everyone`]), to say what it is.
+pub fn query(local: Mac, shelf: u16, slot: u8, tag: u32) -> [u8; HEADER_BYTES + ARGUMENT_BYTES] {
+    let header = HeaderRepr {
+        destination: Mac::BROADCAST,
+        source: local,
+        version: VERSION,
+        response: false,
+        error: None,
+        shelf,
+        slot,
+        code: Code::Config,
+        tag: tag | TAG_USER,
+    };
+    let config = config::Repr {
+        buffer_count: 0,
+        firmware: 0,
+        sectors: 0,
+        command: Command::Read,
+        string: &[],
+    };
+    let mut bytes = [0; HEADER_BYTES + ARGUMENT_BYTES];
+    header.emit(&mut HeaderPacket::new_unwritten(&mut bytes[..]));
+    config.emit(&mut bytes[HEADER_BYTES..]);
+    bytes
+}
+
+/// The frame that asks everyone.
+pub fn everyone(local: Mac, tag: u32) -> [u8; HEADER_BYTES + ARGUMENT_BYTES] {
+    query(local, SHELF_BROADCAST, SLOT_BROADCAST, tag)
+}
+
+/// Who sent this frame, if it is a good answer to a query or an announcement.
+///
+/// Servers that name the broadcast shelf or slot as their own are passed over, as the Linux client
+/// does.
+pub fn parse(frame: &[u8]) -> Option<Found> {
+    let packet = HeaderPacket::new_checked(frame).ok()?;
+    let header = HeaderRepr::parse(&packet);
+    if !header.response
+        || header.version != VERSION
+        || header.error.is_some()
+        || header.code != Code::Config
+        || header.shelf == SHELF_BROADCAST
+        || header.slot == SLOT_BROADCAST
+    {
+        return None;
+    }
+    let packet = config::Packet::new_checked(packet.argument()).ok()?;
+    let config = config::Repr::parse(&packet);
+    Some(Found {
+        remote: header.source,
+        shelf: header.shelf,
+        slot: header.slot,
+        buffer_count: config.buffer_count.max(1),
+        firmware: config.firmware,
+        sectors: if config.sectors == 0 { 2 } else { config.sectors },
+        config: config.string.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const REMOTE: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    fn answer(shelf: u16, sectors: u8, string: &[u8]) -> Vec<u8> {
+        let query = everyone(LOCAL, 5);
+        let query = HeaderRepr::parse(&HeaderPacket::new_checked(&query[..]).unwrap());
+        let mut frame = vec![0; HEADER_BYTES + ARGUMENT_BYTES + string.len()];
+        let reply = query.reply(REMOTE, shelf, 1, None);
+        reply.emit(&mut HeaderPacket::new_unwritten(&mut frame[..]));
+        let command = Command::Read;
+        config::Repr { buffer_count: 16, firmware: 3, sectors, command, string }
+            .emit(&mut frame[HEADER_BYTES..]);
+        frame
+    }
+
+    #[test]
+    fn query_goes_to_everyone_with_a_user_tag() {
+        let query = everyone(LOCAL, 5);
+        let header = HeaderRepr::parse(&HeaderPacket::new_checked(&query[..]).unwrap());
+        assert_eq!((header.shelf, header.slot), (0xffff, 0xff));
+        assert_eq!((header.destination, header.tag), (Mac::BROADCAST, 0x8000_0005));
+        assert_eq!(parse(&query), None, "a query is no answer");
+    }
+
+    #[test]
+    fn answer_is_read_and_no_sectors_means_two() {
+        let found = parse(&answer(7, 0, b"label")).unwrap();
+        assert_eq!((found.remote, found.shelf, found.slot), (REMOTE, 7, 1));
+        assert_eq!((found.sectors, found.buffer_count), (2, 16));
+        assert_eq!(found.config, b"label");
+    }
+
+    #[test]
+    fn broadcast_shelves_and_broken_frames_are_passed_over() {
+        assert_eq!(parse(&answer(0xffff, 2, b"")), None);
+        let whole = answer(7, 2, b"label");
+        for len in 0..whole.len() {
+            assert_eq!(parse(&whole[..len]), None);
+        }
+    }
+}
