@@ -44,7 +44,7 @@ fn run(seed: u64, broken: bool) -> Result<(), Fault> {
             let shard = ShardId::try_from(rng.below(SHARDS.into())).unwrap();
             farm.submit(shard, number, kind, rng.percent(30));
         }
-        match farm.next() {
+        match farm.advance() {
             None => break,
             Some(News::Alarm(_)) => unreachable!("none was set"),
             Some(News::Outcome(number, outcome)) => {
@@ -99,7 +99,7 @@ fn failing_disks_end_requests_with_errors_and_leave_nothing_locked() {
         }
         let mut ended = 0;
         farm.alarm(Duration::from_secs(60), 1);
-        while let Some(news) = farm.next() {
+        while let Some(news) = farm.advance() {
             ended += u64::from(matches!(news, News::Outcome(..)));
         }
         assert_eq!((ended, farm.in_flight()), (60, 0));

@@ -51,7 +51,7 @@ fn run(seed: u64, lie: bool) -> Result<(), String> {
             sent.insert(number, work);
             farm.submit(shard, number, kind, durable && !lie);
         }
-        match farm.next().expect("the alarm is still to ring") {
+        match farm.advance().expect("the alarm is still to ring") {
             News::Alarm(_) => break,
             News::Outcome(number, Outcome::Done) => {
                 acknowledged(&mut known, sent.remove(&number).expect("sent once"), number);

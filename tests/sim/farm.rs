@@ -91,7 +91,7 @@ impl Farm {
     }
 
     /// Goes on until a request ended or an alarm rang. `None`: nothing is left to happen.
-    pub fn next(&mut self) -> Option<News> {
+    pub fn advance(&mut self) -> Option<News> {
         loop {
             for engine in &mut self.engines {
                 if let Some((Owner::Iscsi(number) | Owner::Aoe(number), outcome)) = engine.poll() {

@@ -15,6 +15,7 @@
 pub mod checker;
 pub mod disk;
 pub mod farm;
+pub mod fuzzing;
 pub mod rng;
 pub mod world;
 
