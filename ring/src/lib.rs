@@ -10,6 +10,7 @@
 //! reactor   one thread, one ring: operations in, completions out, one system call a turn
 //! store     block devices, image files, `mem:` and `null:`
 //! tcp       listening sockets
+//! packet    raw Ethernet ports, and what happens to the interfaces under them
 //! wake      how other threads reach a shard
 //! ```
 //!
@@ -46,6 +47,7 @@
 #![deny(unsafe_code)]
 
 pub mod memory;
+pub mod packet;
 mod pool;
 pub mod probe;
 pub mod reactor;

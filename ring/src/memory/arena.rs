@@ -12,6 +12,9 @@ use super::sys::{Buf, Home, Region};
 /// Memory is taken from the system, and registered with the ring, this much at a time.
 pub const CHUNK_BYTES: usize = 8 << 20;
 
+/// 64 GiB; the kernel registers at most 16384 buffers, and packet rings want some of them.
+const CHUNKS_MAX: usize = 8192;
+
 /// How much payload memory one shard may use.
 #[derive(Debug, Clone, Copy)]
 pub struct ArenaConfig {
@@ -82,7 +85,7 @@ impl Arena {
         Self(Rc::new(Shared {
             chunks: RefCell::default(),
             hint: Cell::new(0),
-            chunks_max: config.bytes_max.div_ceil(CHUNK_BYTES).clamp(1, usize::from(u16::MAX)),
+            chunks_max: config.bytes_max.div_ceil(CHUNK_BYTES).clamp(1, CHUNKS_MAX),
             refused: Cell::new(0),
             registrar,
         }))

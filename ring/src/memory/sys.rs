@@ -121,6 +121,11 @@ impl Region {
         Buf { region: region.clone(), slot, offset, len }
     }
 
+    /// True if somebody has a handle to piece `slot`.
+    pub(crate) fn is_lent(&self, slot: u32) -> bool {
+        self.refs[slot as usize].get() > 0
+    }
+
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.mapping
     }

@@ -25,7 +25,8 @@ pub use message::Message;
 pub use op::{Completion, Event, Failure, FailureKind, File, Hole, Op, OpId};
 pub(crate) use sys::Ring;
 
-use crate::memory::{Arena, ArenaConfig, Buf};
+use crate::memory::{Arena, ArenaConfig, Buf, Registrar};
+use crate::packet::Port;
 use crate::pool::{Pool, PoolConfig};
 use crate::probe::{self, Report, SetupError};
 use crate::store::Store;
@@ -35,6 +36,10 @@ use sys::{Flight, Flights, Work};
 
 /// The buffer group of the receive pool.
 const POOL_GROUP: u16 = 0;
+/// The kernel's limit of registered buffers.
+const BUFFERS_MAX: u16 = 1 << 14;
+/// Packet ports whose rings are registered buffers; more work, slower.
+const PORTS_MAX: u16 = 64;
 /// Messages kept for reuse.
 const MESSAGES_SPARE_MAX: usize = 256;
 /// How long a dropped reactor waits for the kernel to give memory back.
@@ -89,6 +94,8 @@ pub struct Reactor {
     waker: Waker,
     bell: File,
     multishot_recv: bool,
+    /// Registered-buffer numbers for the receive rings of packet ports.
+    port_buffers: std::ops::Range<u16>,
     pool: Pool,
     ring: Rc<Ring>,
 }
@@ -104,8 +111,9 @@ impl Reactor {
         let files_fixed = files::table_size(config.files_max);
         report.features.fixed_files = submitter.register_files_sparse(files_fixed).is_ok();
         let chunks = config.arena.bytes_max.div_ceil(crate::memory::CHUNK_BYTES).max(1);
-        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX).min(1 << 14);
-        report.features.fixed_buffers = submitter.register_buffers_sparse(chunks).is_ok();
+        let chunks = u16::try_from(chunks).unwrap_or(u16::MAX).min(BUFFERS_MAX - PORTS_MAX);
+        let buffers = u32::from(chunks + PORTS_MAX);
+        report.features.fixed_buffers = submitter.register_buffers_sparse(buffers).is_ok();
         report.finish();
         let ring = Rc::new(Ring::new(uring));
         let fixed = report.features.fixed_files.then_some(files_fixed);
@@ -124,6 +132,7 @@ impl Reactor {
             config,
             arena: Arena::new(config.arena, registrar),
             bell: File { key: 0, generation: 0 },
+            port_buffers: chunks..chunks + PORTS_MAX,
             waker,
             pool,
             ring,
@@ -170,6 +179,19 @@ impl Reactor {
             let _ = rustix::fs::fcntl_setfl(&fd, flags - rustix::fs::OFlags::NONBLOCK);
         }
         self.files.insert(files::Held::Descriptor(fd))
+    }
+
+    /// Takes a share in a packet port: to poll it, to send through it, and to write to stores
+    /// what lies in its ring.
+    pub fn attach_port(&mut self, port: &Port) -> io::Result<File> {
+        let (fd, region) = port.parts()?;
+        let able = self.report.features.fixed_buffers;
+        let index = if able { self.port_buffers.next() } else { None };
+        let registered = index.map(|index| self.ring.register(index, region));
+        if let Some(Err(error)) = registered {
+            tracing::warn!(%error, "a receive ring is not registered with the kernel");
+        }
+        Ok(self.attach(fd))
     }
 
     /// Takes a share in a store, for block operations on it.

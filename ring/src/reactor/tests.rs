@@ -48,8 +48,9 @@ fn lend(reactor: &Reactor, len: usize) -> Slice<Buf> {
 
 fn filled(reactor: &Reactor, len: usize, seed: u8) -> Slice<Buf> {
     let mut slice = lend(reactor, len);
-    let pattern = (0..len).map(|i| (i / 512) as u8 ^ i as u8 ^ seed);
-    slice.bytes_mut().iter_mut().zip(pattern).for_each(|(to, from)| *to = from);
+    for (block, n) in slice.bytes_mut().chunks_mut(256).zip((0u8..=255).cycle()) {
+        block.iter_mut().zip(0u8..=255).for_each(|(to, i)| *to = i ^ n ^ seed);
+    }
     slice
 }
 

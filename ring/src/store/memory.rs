@@ -11,7 +11,7 @@ use super::sys::Shared;
 pub(super) struct Memory(Shared);
 
 /// Long ranges are cleared this much at a time.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Memory {
     /// `bytes` of zeros; pages are taken from the system as they are first written.

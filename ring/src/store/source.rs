@@ -72,19 +72,17 @@ fn udev_property(node: &Node, keys: &[&str]) -> Option<String> {
 /// An image file: its own UUID, made now if it has none; else where it lies on this host.
 pub(super) fn of_image(fd: BorrowedFd<'_>, path: &Path, read_only: bool) -> String {
     let mut id = [0u8; 64];
-    if let Ok(len) = rustix::fs::fgetxattr(fd, XATTR, &mut id) {
-        if let Ok(text) = std::str::from_utf8(&id[..len]) {
-            return format!("image:{text}");
-        }
+    let told = rustix::fs::fgetxattr(fd, XATTR, &mut id).ok();
+    if let Some(text) = told.and_then(|len| std::str::from_utf8(&id[..len]).ok()) {
+        return format!("image:{text}");
     }
-    if !read_only {
-        if let Ok(uuid) = fs::read_to_string("/proc/sys/kernel/random/uuid") {
-            let uuid = uuid.trim();
-            // CREATE: never replaces one that another head wrote meanwhile.
-            let set = rustix::fs::fsetxattr(fd, XATTR, uuid.as_bytes(), XattrFlags::CREATE);
-            if set.is_ok() && rustix::fs::fsync(fd).is_ok() {
-                return format!("image:{uuid}");
-            }
+    let made = fs::read_to_string("/proc/sys/kernel/random/uuid").ok();
+    if let Some(uuid) = made.filter(|_| !read_only) {
+        let uuid = uuid.trim();
+        // CREATE: never replaces one that another head wrote meanwhile.
+        let set = rustix::fs::fsetxattr(fd, XATTR, uuid.as_bytes(), XattrFlags::CREATE);
+        if set.is_ok() && rustix::fs::fsync(fd).is_ok() {
+            return format!("image:{uuid}");
         }
     }
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

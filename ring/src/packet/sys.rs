@@ -1,0 +1,265 @@
+//! The packet socket and the receive ring that the kernel shares with us.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use corbel_proto::memory::Slice;
+
+use crate::memory::{Buf, Home, Mapping, Region};
+
+/// Where the Ethernet header of a frame lies in its slot, without a reserve: the slot's header
+/// (52 bytes), room for a link header (16), rounded up to 16, less the 14 bytes of Ethernet.
+const MAC_OFFSET: usize = 66;
+/// Slots lie in blocks of contiguous memory of this size, and do not cross their borders.
+const BLOCK_BYTES: usize = 256 * 1024;
+/// Direct I/O wants memory aligned so.
+const ALIGNMENT: usize = 512;
+
+/// How frames lie in the ring's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) reserve: u32,
+    pub(super) frame_bytes: usize,
+    pub(super) frames_per_block: usize,
+    pub(super) blocks: usize,
+}
+
+impl Geometry {
+    /// Room for `frames` frames of `frame_bytes_max`, so that their byte `payload_offset` is
+    /// aligned for direct I/O.
+    pub(super) fn new(frames: usize, frame_bytes_max: usize, payload_offset: usize) -> Self {
+        let reserve = (ALIGNMENT - (MAC_OFFSET + payload_offset) % ALIGNMENT) % ALIGNMENT;
+        let frame_bytes =
+            (MAC_OFFSET + reserve + frame_bytes_max).next_multiple_of(ALIGNMENT).min(BLOCK_BYTES);
+        let frames_per_block = BLOCK_BYTES / frame_bytes;
+        Self {
+            reserve: u32::try_from(reserve).expect("below the alignment"),
+            frame_bytes,
+            frames_per_block,
+            blocks: frames.div_ceil(frames_per_block).clamp(1, 1024),
+        }
+    }
+
+    pub(super) fn frames(&self) -> usize {
+        self.frames_per_block * self.blocks
+    }
+
+    fn bytes(&self) -> usize {
+        self.blocks * BLOCK_BYTES
+    }
+
+    fn offset_of(&self, slot: usize) -> usize {
+        slot / self.frames_per_block * BLOCK_BYTES + slot % self.frames_per_block * self.frame_bytes
+    }
+}
+
+/// A packet socket with a receive ring, bound to one interface.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: OwnedFd,
+    region: Rc<Region>,
+    slots: Rc<Slots>,
+    geometry: Geometry,
+    head: usize,
+}
+
+#[derive(Debug)]
+struct Slots {
+    mapping: Rc<Mapping>,
+    geometry: Geometry,
+}
+
+/// What the next slot of the ring holds.
+pub(super) enum Next {
+    /// A frame, from its destination address on.
+    Frame(Slice<Buf>),
+    /// A frame that was cut off, or belongs to a VLAN; the slot went back.
+    Unfit,
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Socket {
+    /// Opens a socket for frames of `ethertype` that others send to us or to all.
+    pub(super) fn open(
+        interface: u32,
+        ethertype: u16,
+        geometry: Geometry,
+        fanout: Option<u16>,
+    ) -> io::Result<Self> {
+        // Protocol 0: nothing is received before the filter and the ring are in place.
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: no memory is passed.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor just made, that nobody else knows.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let version = libc::tpacket_versions::TPACKET_V2 as i32;
+        set(&fd, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
+        set(&fd, libc::SOL_PACKET, libc::PACKET_RESERVE, &geometry.reserve)?;
+        // Since 4.20; the filter below drops our own frames where it is missing.
+        let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1i32);
+        filter(&fd, ethertype)?;
+        let wide = |n: usize| u32::try_from(n).expect("rings are below 4 GiB");
+        let request = libc::tpacket_req {
+            tp_block_size: wide(BLOCK_BYTES),
+            tp_block_nr: wide(geometry.blocks),
+            tp_frame_size: wide(geometry.frame_bytes),
+            tp_frame_nr: wide(geometry.frames()),
+        };
+        set(&fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
+        let mapping = Rc::new(Mapping::shared(fd.as_fd(), geometry.bytes())?);
+        bind(&fd, interface, ethertype)?;
+        if let Some(group) = fanout {
+            let how = libc::PACKET_FANOUT_LB | libc::PACKET_FANOUT_FLAG_ROLLOVER;
+            let group = u32::from(group) | how << 16;
+            set(&fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &group)?;
+        }
+        let slots = Rc::new(Slots { mapping: mapping.clone(), geometry });
+        let region = Region::over(mapping, wide(geometry.frames()), slots.clone());
+        Ok(Self { fd, region, slots, geometry, head: 0 })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.geometry.frames()
+    }
+
+    pub(super) fn region(&self) -> &Rc<Region> {
+        &self.region
+    }
+
+    /// Takes the next frame off the ring.
+    pub(super) fn next(&mut self) -> Next {
+        let slot = self.head;
+        let number = u32::try_from(slot).expect("rings are below 4 GiB");
+        // A slot that is still lent has come round again: the kernel stands before it, too.
+        if self.region.is_lent(number) {
+            return Next::Nothing;
+        }
+        let status = self.slots.status(slot).load(Ordering::Acquire);
+        if status & libc::TP_STATUS_USER == 0 {
+            return Next::Nothing;
+        }
+        self.head = (slot + 1) % self.geometry.frames();
+        let at = self.slots.mapping.base().wrapping_add(self.geometry.offset_of(slot));
+        // SAFETY: the slot is inside the mapping and ours, since its status says USER; its
+        // header is initialised by the kernel and aligned (slots are 512-aligned).
+        let header = unsafe { at.cast::<libc::tpacket2_hdr>().read() };
+        let (mac, len) = (usize::from(header.tp_mac), header.tp_snaplen as usize);
+        let tagged = status & libc::TP_STATUS_VLAN_VALID != 0 && header.tp_vlan_tci & 0xfff != 0;
+        if tagged || header.tp_len != header.tp_snaplen || mac + len > self.geometry.frame_bytes {
+            self.slots.released(number);
+            return Next::Unfit;
+        }
+        let offset = self.geometry.offset_of(slot) + mac;
+        // SAFETY: slots are disjoint; this one is not lent, and the kernel leaves it alone until
+        // `released` sets its status to KERNEL.
+        let buf = unsafe { Region::lend(&self.region, number, offset, len) };
+        Next::Frame(Slice::whole(buf))
+    }
+
+    /// Frames received and dropped by the kernel since the last call.
+    pub(super) fn take_statistics(&self) -> io::Result<(u32, u32)> {
+        let mut counts = [0u32; 2];
+        let mut len = libc::socklen_t::try_from(size_of_val(&counts)).expect("small");
+        // SAFETY: `counts` has the length told, and is plain integers.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                counts.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((counts[0], counts[1]))
+    }
+}
+
+impl Slots {
+    fn status(&self, slot: usize) -> &AtomicU32 {
+        let at = self.mapping.base().wrapping_add(self.geometry.offset_of(slot));
+        // SAFETY: the first field of a slot's header, aligned, inside the mapping that we hold;
+        // both sides access it atomically only.
+        unsafe { AtomicU32::from_ptr(at.cast()) }
+    }
+}
+
+impl Home for Slots {
+    fn released(&self, slot: u32) {
+        self.status(slot as usize).store(libc::TP_STATUS_KERNEL, Ordering::Release);
+    }
+}
+
+fn set<T: Copy>(fd: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).expect("options are small");
+    // SAFETY: the kernel reads `len` bytes of `value` during the call and keeps nothing.
+    let result = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets through frames of `ethertype` addressed to us, to all, or to a group; not those to other
+/// hosts (the interface may be promiscuous) and not our own.
+fn filter(fd: &OwnedFd, ethertype: u16) -> io::Result<()> {
+    let ancillary = |field: i32| (libc::SKF_AD_OFF + field).cast_unsigned();
+    let word = |code: u32| u16::try_from(code).expect("BPF codes are 16 bits");
+    let load = word(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let op = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let jump = |kind| word(libc::BPF_JMP | libc::BPF_K | kind);
+    let multicast = u32::from(libc::PACKET_MULTICAST);
+    let mut program = [
+        op(load, ancillary(libc::SKF_AD_PKTTYPE), 0, 0),
+        op(jump(libc::BPF_JGT), multicast, 3, 0),
+        op(load, ancillary(libc::SKF_AD_PROTOCOL), 0, 0),
+        op(jump(libc::BPF_JEQ), ethertype.into(), 0, 1),
+        op(word(libc::BPF_RET | libc::BPF_K), u32::MAX, 0, 0),
+        op(word(libc::BPF_RET | libc::BPF_K), 0, 0, 0),
+    ];
+    let len = u16::try_from(program.len()).expect("short");
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn bind(fd: &OwnedFd, interface: u32, ethertype: u16) -> io::Result<()> {
+    // SAFETY: all zeros is a valid address of no interface.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).expect("address families are small");
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = interface.cast_signed();
+    let len = libc::socklen_t::try_from(size_of_val(&address)).expect("small");
+    // SAFETY: the kernel reads the address during the call.
+    let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_is_aligned_wherever_the_frame_lies() {
+        for mtu in [1500, 4132, 9000, 65535] {
+            let g = Geometry::new(512, mtu + 18, 36);
+            assert!(g.frames() >= 512 && g.frames() * g.frame_bytes <= g.bytes());
+            for slot in [0, 1, g.frames_per_block, g.frames() - 1] {
+                let payload = g.offset_of(slot) + MAC_OFFSET + g.reserve as usize + 36;
+                assert_eq!(payload % ALIGNMENT, 0);
+                assert!(g.offset_of(slot) + g.frame_bytes <= g.bytes());
+            }
+        }
+    }
+}
