@@ -250,9 +250,11 @@ proptest! {
         let block = if large { 4096 } else { 512 };
         let disk = disk_with(block, Options::default(), Acknowledge::Stable);
         let registers = Registers { feature_error: feature, count, command_status: command, lba };
-        if let Execution::Request(request, _) = disk.execute(registers, &payload(sectors * 512), 16) {
+        let execution = disk.execute(registers, &payload(sectors * 512), 16);
+        if let Execution::Request(request, _) = execution {
             let ranges = match request.kind {
-                Kind::Read { offset, len } | Kind::Verify { offset, len, .. } => vec![(offset, len)],
+                Kind::Read { offset, len } => vec![(offset, len)],
+                Kind::Verify { offset, len, .. } => vec![(offset, len)],
                 Kind::Write { offset, data } => vec![(offset, u64::from(data[0].len))],
                 Kind::Discard(ranges) => ranges,
                 _ => vec![],

@@ -1,0 +1,183 @@
+//! One shelf.slot, shared by all shards.
+//!
+//! The hot path reads only the generation number. Changes go through a small mutex, one at a
+//! time: a change is worked out from what is in force, written to stable storage, and only then
+//! in force, so that nobody ever sees a change that a crash could undo. While one is being
+//! written, further changes are turned away unanswered; AoE clients repeat what gets no answer.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use corbel_proto::aoe::{Mac, SHELF_BROADCAST, SLOT_BROADCAST};
+use thiserror::Error;
+
+use super::{Contents, RestoreError};
+use crate::ata::Disk;
+
+/// Shelf and slot of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    shelf: u16,
+    slot: u8,
+}
+
+/// The address means "every shelf" or "every slot".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("shelf {shelf} slot {slot} is a broadcast address; shelves end at 65534, slots at 254")]
+pub struct AddressError {
+    shelf: u16,
+    slot: u8,
+}
+
+impl Address {
+    /// The address, unless it is a broadcast.
+    pub const fn new(shelf: u16, slot: u8) -> Result<Self, AddressError> {
+        if shelf == SHELF_BROADCAST || slot == SLOT_BROADCAST {
+            return Err(AddressError { shelf, slot });
+        }
+        Ok(Self { shelf, slot })
+    }
+
+    /// The shelf.
+    pub const fn shelf(self) -> u16 {
+        self.shelf
+    }
+
+    /// The slot.
+    pub const fn slot(self) -> u8 {
+        self.slot
+    }
+
+    /// The Linux driver ignores shelf 4095 as well as the broadcast; worth a warning.
+    pub const fn works_with_linux(self) -> bool {
+        self.shelf != 0xfff
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shelf, self.slot)
+    }
+}
+
+/// A target on the wire.
+#[derive(Debug)]
+pub struct Slot {
+    address: Address,
+    disk: Disk,
+    /// The operator's allow list, sorted; empty lets everybody in.
+    allow: Vec<Mac>,
+    /// Counts changes of what is in force.
+    generation: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_force: Contents,
+    /// On its way to stable storage.
+    proposed: Option<Contents>,
+}
+
+/// What became of the attempt to change something.
+#[derive(Debug)]
+pub(super) enum Proposal<E> {
+    /// Another change is being written.
+    Busy,
+    /// Not permitted.
+    Refused(E),
+    /// It is so already.
+    Unchanged,
+    /// These bytes must reach stable storage; then call [`Slot::settle`].
+    Persist(Vec<u8>),
+}
+
+impl Slot {
+    /// A slot that remembers nothing yet. `allow` is the operator's list of clients.
+    pub fn new(address: Address, disk: Disk, mut allow: Vec<Mac>) -> Self {
+        allow.sort_unstable();
+        allow.dedup();
+        let (generation, state) = (AtomicU64::new(0), Mutex::default());
+        Self { address, disk, allow, generation, state }
+    }
+
+    /// Its shelf and slot.
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// The disk in it.
+    pub const fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// The operator's allow list, sorted.
+    pub fn allow(&self) -> &[Mac] {
+        &self.allow
+    }
+
+    /// The state file's name.
+    pub fn state_name(&self) -> String {
+        format!("aoe-{}", self.address)
+    }
+
+    /// Takes up what an earlier process wrote down. To be called before it serves.
+    pub fn restore(&self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let contents = Contents::restore(bytes)?;
+        let mut state = self.lock();
+        state.in_force = contents;
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// What is in force now.
+    pub fn contents(&self) -> Contents {
+        self.lock().in_force.clone()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// What is in force, and its generation.
+    pub(super) fn current(&self) -> (u64, Contents) {
+        let state = self.lock();
+        (self.generation(), state.in_force.clone())
+    }
+
+    /// Works out a change from what is in force.
+    pub(super) fn propose<E>(
+        &self,
+        change: impl FnOnce(&Contents) -> Result<Contents, E>,
+    ) -> Proposal<E> {
+        let mut state = self.lock();
+        if state.proposed.is_some() {
+            return Proposal::Busy;
+        }
+        let next = match change(&state.in_force) {
+            Ok(next) => next,
+            Err(refused) => return Proposal::Refused(refused),
+        };
+        if next == state.in_force {
+            return Proposal::Unchanged;
+        }
+        let bytes = next.snapshot();
+        state.proposed = Some(next);
+        Proposal::Persist(bytes)
+    }
+
+    /// The proposal reached stable storage and comes into force, or it did not and is forgotten.
+    pub(super) fn settle(&self, persisted: bool) {
+        let mut state = self.lock();
+        if let (Some(next), true) = (state.proposed.take(), persisted) {
+            state.in_force = next;
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Contents are replaced whole, so a panic elsewhere leaves none half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
