@@ -1,0 +1,381 @@
+//! Command descriptor blocks: bytes to a typed [`Command`], or the sense that refuses them.
+//!
+//! Reserved bits are ignored, as SPC-4 allows and old initiators need; fields that would change
+//! the meaning of a transfer (protection information, NACA) are refused with a field pointer.
+
+use super::opcode::{Class, Opcode};
+use super::sense::{Condition, Sense};
+
+/// Consecutive blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// First block.
+    pub lba: u64,
+    /// Blocks; zero is zero, except where a command says otherwise.
+    pub blocks: u32,
+    /// The byte of the CDB where the block count begins, to point at when it is refused.
+    pub count_at: u8,
+}
+
+/// What VERIFY compares (BYTCHK, SBC-3 5.29).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteCheck {
+    /// Nothing: only that the blocks can be read.
+    Readable,
+    /// The blocks with as many blocks of payload.
+    Payload,
+    /// Each block with the one block of payload.
+    OneBlock,
+}
+
+/// START STOP UNIT (SBC-3 5.25).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartStop {
+    /// POWER CONDITION; zero lets `start` and `load_eject` speak.
+    pub power_condition: u8,
+    /// NO_FLUSH: the medium need not be made stable first.
+    pub no_flush: bool,
+    /// LOEJ.
+    pub load_eject: bool,
+    /// START.
+    pub start: bool,
+}
+
+/// WRITE SAME (SBC-3 5.42).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteSame {
+    /// Where.
+    pub extent: Extent,
+    /// UNMAP: deallocation will do.
+    pub unmap: bool,
+    /// ANCHOR.
+    pub anchor: bool,
+    /// NDOB: no payload, the block is zeros.
+    pub no_payload: bool,
+}
+
+/// MODE SENSE (SPC-4 6.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModeSense {
+    /// The 10-byte command, which has the longer header.
+    pub ten: bool,
+    /// DBD: leave the block descriptor out.
+    pub no_descriptor: bool,
+    /// LLBAA: a long LBA block descriptor is welcome.
+    pub long_lba: bool,
+    /// PC: 0 current, 1 changeable, 2 default, 3 saved.
+    pub control: u8,
+    /// PAGE CODE, 0x3f for all.
+    pub page: u8,
+    /// SUBPAGE CODE, 0xff for all.
+    pub subpage: u8,
+    /// ALLOCATION LENGTH.
+    pub allocation: u16,
+}
+
+/// MODE SELECT (SPC-4 6.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModeSelect {
+    /// The 10-byte command, which has the longer header.
+    pub ten: bool,
+    /// PF: the pages are those of the standard.
+    pub page_format: bool,
+    /// SP: save them.
+    pub save: bool,
+    /// PARAMETER LIST LENGTH.
+    pub len: u16,
+}
+
+/// REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportOpcodes {
+    /// RCTD: with command timeouts descriptors.
+    pub timeouts: bool,
+    /// REPORTING OPTIONS: 0 all, 1 to 3 one command.
+    pub options: u8,
+    /// REQUESTED OPERATION CODE.
+    pub code: u8,
+    /// REQUESTED SERVICE ACTION.
+    pub service_action: u16,
+    /// ALLOCATION LENGTH.
+    pub allocation: u32,
+}
+
+/// A command, parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the commands are the standard's; fields are documented")]
+pub enum Command {
+    TestUnitReady,
+    RequestSense {
+        /// DESC: in descriptor format.
+        descriptor: bool,
+        /// ALLOCATION LENGTH.
+        allocation: u8,
+    },
+    Inquiry {
+        /// The VPD page asked for; standard data if none.
+        page: Option<u8>,
+        /// ALLOCATION LENGTH.
+        allocation: u16,
+    },
+    ReportLuns {
+        /// SELECT REPORT.
+        select: u8,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
+    ReportOpcodes(ReportOpcodes),
+    ReadCapacity10,
+    ReadCapacity16 {
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
+    ModeSense(ModeSense),
+    ModeSelect(ModeSelect),
+    Read {
+        /// Where.
+        extent: Extent,
+        /// FUA: from the medium, not from a volatile cache that differs from it.
+        fua: bool,
+    },
+    Write {
+        /// Where.
+        extent: Extent,
+        /// FUA: stable before the answer.
+        fua: bool,
+    },
+    WriteAndVerify {
+        /// Where.
+        extent: Extent,
+        /// What is compared after the write.
+        check: ByteCheck,
+    },
+    OrWrite {
+        /// Where.
+        extent: Extent,
+        /// FUA.
+        fua: bool,
+    },
+    CompareAndWrite {
+        /// Where.
+        extent: Extent,
+        /// FUA.
+        fua: bool,
+    },
+    Verify {
+        /// Where.
+        extent: Extent,
+        /// What is compared.
+        check: ByteCheck,
+    },
+    PreFetch {
+        /// Where; no blocks means to the end.
+        extent: Extent,
+    },
+    SynchronizeCache {
+        /// Where; no blocks means to the end.
+        extent: Extent,
+        /// IMMED: answer before it is done.
+        immediate: bool,
+    },
+    WriteSame(WriteSame),
+    Unmap {
+        /// ANCHOR.
+        anchor: bool,
+        /// PARAMETER LIST LENGTH.
+        len: u16,
+    },
+    StartStop(StartStop),
+    PreventAllow {
+        /// PREVENT: 0 allows, 1 prevents removal.
+        prevent: u8,
+    },
+}
+
+/// Reads a CDB. A longer slice than the command (as iSCSI's 16-byte field) is fine.
+///
+/// # Errors
+/// INVALID COMMAND OPERATION CODE for what is not in the table, INVALID FIELD IN CDB with a
+/// pointer for a field that cannot be honoured or a CDB shorter than its command.
+pub fn parse(cdb: &[u8]) -> Result<(Command, Class), Sense> {
+    let Some(op) = Opcode::find(cdb) else {
+        return Err(unknown(cdb));
+    };
+    let len = op.usage.len();
+    let Some(used) = cdb.get(..len) else {
+        return Err(Sense::invalid_cdb(0, None));
+    };
+    let mut padded = [0; 16];
+    padded[..len].copy_from_slice(used);
+    let cdb = Cdb(padded);
+    if cdb.0[len - 1] & NACA != 0 {
+        return Err(Sense::invalid_cdb(u16::try_from(len - 1).unwrap_or(0), Some(2)));
+    }
+    Ok((cdb.command()?, op.class))
+}
+
+/// Normal ACA in the CONTROL byte (SAM-5 5.2): not offered in INQUIRY, so refused.
+const NACA: u8 = 0x04;
+
+fn unknown(cdb: &[u8]) -> Sense {
+    match cdb.first() {
+        Some(code) if Opcode::has_service_actions(*code) => Sense::invalid_cdb(1, Some(4)),
+        _ => Condition::INVALID_COMMAND_OPERATION_CODE.into(),
+    }
+}
+
+/// A CDB of known command and full length, padded to 16 bytes.
+struct Cdb([u8; 16]);
+
+impl Cdb {
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_be_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        u32::from_be_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from(self.u32(at)) << 32 | u64::from(self.u32(at + 4))
+    }
+
+    fn bit(&self, at: usize, bit: u8) -> bool {
+        self.0[at] >> bit & 1 != 0
+    }
+
+    /// LBA and count where the command's length puts them (SPC-4 4.2.5).
+    fn extent(&self) -> Extent {
+        match self.0[0] >> 5 {
+            0 => Extent {
+                lba: u64::from(self.u32(0) & 0x1f_ffff),
+                blocks: if self.0[4] == 0 { 256 } else { u32::from(self.0[4]) },
+                count_at: 4,
+            },
+            4 => Extent { lba: self.u64(2), blocks: self.u32(10), count_at: 10 },
+            5 => Extent { lba: u64::from(self.u32(2)), blocks: self.u32(6), count_at: 6 },
+            _ => {
+                Extent { lba: u64::from(self.u32(2)), blocks: u32::from(self.u16(7)), count_at: 7 }
+            }
+        }
+    }
+
+    /// RDPROTECT, WRPROTECT, VRPROTECT or ORPROTECT must be zero: the medium has no protection
+    /// information (SBC-3 5.10).
+    fn unprotected(&self) -> Result<&Self, Sense> {
+        if self.0[1] & 0xe0 != 0 { Err(Sense::invalid_cdb(1, Some(7))) } else { Ok(self) }
+    }
+
+    fn byte_check(&self) -> Result<ByteCheck, Sense> {
+        match self.0[1] >> 1 & 0b11 {
+            0b00 => Ok(ByteCheck::Readable),
+            0b01 => Ok(ByteCheck::Payload),
+            0b11 => Ok(ByteCheck::OneBlock),
+            _ => Err(Sense::invalid_cdb(1, Some(2))),
+        }
+    }
+
+    fn command(&self) -> Result<Command, Sense> {
+        let fua = self.bit(1, 3);
+        Ok(match self.0[0] {
+            0x00 => Command::TestUnitReady,
+            0x03 => Command::RequestSense { descriptor: self.bit(1, 0), allocation: self.0[4] },
+            0x08 => Command::Read { extent: self.extent(), fua: false },
+            0x0a => Command::Write { extent: self.extent(), fua: false },
+            0x12 => self.inquiry()?,
+            0x15 | 0x55 => Command::ModeSelect(self.mode_select()),
+            0x1a | 0x5a => Command::ModeSense(self.mode_sense()),
+            0x1b => Command::StartStop(self.start_stop()),
+            0x1e => Command::PreventAllow { prevent: self.0[4] & 0b11 },
+            0x25 => Command::ReadCapacity10,
+            0x28 | 0x88 | 0xa8 => Command::Read { extent: self.unprotected()?.extent(), fua },
+            0x2a | 0x8a | 0xaa => Command::Write { extent: self.unprotected()?.extent(), fua },
+            0x2e | 0x8e | 0xae => Command::WriteAndVerify {
+                extent: self.unprotected()?.extent(),
+                check: self.byte_check()?,
+            },
+            0x2f | 0x8f | 0xaf => {
+                Command::Verify { extent: self.unprotected()?.extent(), check: self.byte_check()? }
+            }
+            0x34 | 0x90 => Command::PreFetch { extent: self.extent() },
+            0x35 | 0x91 => {
+                Command::SynchronizeCache { extent: self.extent(), immediate: self.bit(1, 1) }
+            }
+            0x41 | 0x93 => Command::WriteSame(self.unprotected()?.write_same()),
+            0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
+            0x89 => {
+                let blocks = u32::from(self.unprotected()?.0[13]);
+                let extent = Extent { lba: self.u64(2), blocks, count_at: 13 };
+                Command::CompareAndWrite { extent, fua }
+            }
+            0x8b => Command::OrWrite { extent: self.unprotected()?.extent(), fua },
+            0x9e => Command::ReadCapacity16 { allocation: self.u32(10) },
+            0xa0 => Command::ReportLuns { select: self.0[2], allocation: self.u32(6) },
+            0xa3 => Command::ReportOpcodes(self.report_opcodes()),
+            _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
+        })
+    }
+
+    fn inquiry(&self) -> Result<Command, Sense> {
+        let page = match (self.bit(1, 0), self.0[2]) {
+            (true, page) => Some(page),
+            (false, 0) => None,
+            (false, _) => return Err(Sense::invalid_cdb(2, None)),
+        };
+        Ok(Command::Inquiry { page, allocation: self.u16(3) })
+    }
+
+    fn mode_sense(&self) -> ModeSense {
+        let ten = self.0[0] == 0x5a;
+        ModeSense {
+            ten,
+            no_descriptor: self.bit(1, 3),
+            long_lba: ten && self.bit(1, 4),
+            control: self.0[2] >> 6,
+            page: self.0[2] & 0x3f,
+            subpage: self.0[3],
+            allocation: if ten { self.u16(7) } else { u16::from(self.0[4]) },
+        }
+    }
+
+    fn mode_select(&self) -> ModeSelect {
+        let ten = self.0[0] == 0x55;
+        ModeSelect {
+            ten,
+            page_format: self.bit(1, 4),
+            save: self.bit(1, 0),
+            len: if ten { self.u16(7) } else { u16::from(self.0[4]) },
+        }
+    }
+
+    fn start_stop(&self) -> StartStop {
+        StartStop {
+            power_condition: self.0[4] >> 4,
+            no_flush: self.bit(4, 2),
+            load_eject: self.bit(4, 1),
+            start: self.bit(4, 0),
+        }
+    }
+
+    fn write_same(&self) -> WriteSame {
+        WriteSame {
+            extent: self.extent(),
+            unmap: self.bit(1, 3),
+            anchor: self.bit(1, 4),
+            no_payload: self.0[0] == 0x93 && self.bit(1, 0),
+        }
+    }
+
+    fn report_opcodes(&self) -> ReportOpcodes {
+        ReportOpcodes {
+            timeouts: self.bit(2, 7),
+            options: self.0[2] & 0b111,
+            code: self.0[3],
+            service_action: self.u16(4),
+            allocation: self.u32(6),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
