@@ -49,9 +49,10 @@ struct Access {
 }
 
 impl Local {
-    pub(super) fn new(slot: Arc<Slot>) -> Self {
+    /// The copy of `slot`, which goes on counting from `stats`.
+    pub(super) fn new(slot: Arc<Slot>, stats: Stats) -> Self {
         let access = RefCell::new(Access::of(&slot));
-        Self { slot, access, stats: Cell::default() }
+        Self { slot, access, stats: Cell::new(stats) }
     }
 
     /// May `mac` talk to this slot at all?

@@ -117,16 +117,19 @@ impl<B: Buffer> AoeServer<B> {
         }
     }
 
-    /// From now on these slots are served. Slots that stay keep their figures; commands of slots
-    /// that go are finished and answered.
+    /// From now on these slots are served. Addresses that stay keep their figures; commands of
+    /// slots that go are finished and answered.
     pub fn set_map(&mut self, map: &Arc<ShelfMap>) {
         let mut known: HashMap<*const super::Slot, Rc<Local>> = HashMap::new();
+        let mut figures: HashMap<Address, Stats> = HashMap::new();
         for (_, local) in self.in_order.drain(..) {
+            figures.insert(local.slot.address(), local.stats());
             known.insert(Arc::as_ptr(&local.slot), local);
         }
         self.by_address.clear();
         for (port, slot) in map.entries() {
-            let fresh = || Rc::new(Local::new(slot.clone()));
+            let before = figures.get(&slot.address()).copied().unwrap_or_default();
+            let fresh = || Rc::new(Local::new(slot.clone(), before));
             let local = known.entry(Arc::as_ptr(slot)).or_insert_with(fresh).clone();
             let key = (*port, slot.address().shelf(), slot.address().slot());
             self.by_address.insert(key, local.clone());

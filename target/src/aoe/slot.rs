@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use corbel_proto::aoe::{Mac, SHELF_BROADCAST, SLOT_BROADCAST};
 use thiserror::Error;
@@ -68,6 +68,12 @@ pub struct Slot {
     disk: Disk,
     /// The operator's allow list, sorted; empty lets everybody in.
     allow: Vec<Mac>,
+    memory: Arc<Memory>,
+}
+
+/// What clients set; outlives a slot that is configured anew.
+#[derive(Debug, Default)]
+struct Memory {
     /// Counts changes of what is in force.
     generation: AtomicU64,
     state: Mutex<State>,
@@ -95,11 +101,21 @@ pub(super) enum Proposal<E> {
 
 impl Slot {
     /// A slot that remembers nothing yet. `allow` is the operator's list of clients.
-    pub fn new(address: Address, disk: Disk, mut allow: Vec<Mac>) -> Self {
+    pub fn new(address: Address, disk: Disk, allow: Vec<Mac>) -> Self {
+        Self::with(address, disk, allow, Arc::default())
+    }
+
+    /// The slot that stands in this one's place after a change of the configuration. What clients
+    /// have set, and a change that is just being written, belong to both.
+    #[must_use]
+    pub fn reconfigured(&self, disk: Disk, allow: Vec<Mac>) -> Self {
+        Self::with(self.address, disk, allow, self.memory.clone())
+    }
+
+    fn with(address: Address, disk: Disk, mut allow: Vec<Mac>, memory: Arc<Memory>) -> Self {
         allow.sort_unstable();
         allow.dedup();
-        let (generation, state) = (AtomicU64::new(0), Mutex::default());
-        Self { address, disk, allow, generation, state }
+        Self { address, disk, allow, memory }
     }
 
     /// Its shelf and slot.
@@ -127,7 +143,7 @@ impl Slot {
         let contents = Contents::restore(bytes)?;
         let mut state = self.lock();
         state.in_force = contents;
-        self.generation.fetch_add(1, Ordering::Release);
+        self.memory.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -137,7 +153,7 @@ impl Slot {
     }
 
     pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.memory.generation.load(Ordering::Acquire)
     }
 
     /// What is in force, and its generation.
@@ -172,12 +188,12 @@ impl Slot {
         let mut state = self.lock();
         if let (Some(next), true) = (state.proposed.take(), persisted) {
             state.in_force = next;
-            self.generation.fetch_add(1, Ordering::Release);
+            self.memory.generation.fetch_add(1, Ordering::Release);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Contents are replaced whole, so a panic elsewhere leaves none half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,6 +23,7 @@ const PORT: PortId = PortId(0);
 struct TestHost {
     arena: HeapArena,
     persisted: Vec<(String, Vec<u8>, u64)>,
+    blocks: Vec<(BlockOp<HeapBuffer>, BlockToken)>,
 }
 
 impl Arena for TestHost {
@@ -44,8 +45,8 @@ impl Host for TestHost {
         0
     }
 
-    fn block(&mut self, _: VolumeId, _: BlockOp<HeapBuffer>, _: BlockToken) {
-        unreachable!("the tests' engine performs nothing");
+    fn block(&mut self, _: VolumeId, op: BlockOp<HeapBuffer>, token: BlockToken) {
+        self.blocks.push((op, token));
     }
 
     fn post(&mut self, _: ShardId, _: Message) {}
@@ -105,7 +106,8 @@ fn world_of(slots: Vec<Arc<Slot>>, options: Options) -> World {
     let entries = slots.iter().map(|slot| (PORT, slot.clone())).collect();
     server.set_map(&Arc::new(ShelfMap::new(entries).unwrap()));
     server.port_up(PORT, OWN, 1500);
-    let host = TestHost { arena: HeapArena::new(1 << 20), persisted: Vec::new() };
+    let host =
+        TestHost { arena: HeapArena::new(1 << 20), persisted: Vec::new(), blocks: Vec::new() };
     World { server, host, engine: Notes::default(), slots }
 }
 

@@ -189,3 +189,20 @@ fn another_shards_change_is_in_force_here_at_once() {
     let (reply, _) = here.ask(&header(Code::Ata), &ata(0x24, 1, 0, &[]));
     assert_eq!(reply.error, Some(Error::TargetReserved));
 }
+
+#[test]
+fn a_reload_in_the_middle_of_a_change_loses_nothing() {
+    let mut world = world();
+    world.send(&header(Code::Reserve), &reservation(reserve::Command::Set, &[CLIENT]));
+    let disk = world.slots[0].disk().clone();
+    let fresh = Arc::new(world.slots[0].reconfigured(disk, vec![CLIENT, OTHER]));
+    let map = ShelfMap::new(vec![(PORT, fresh.clone())]).unwrap();
+    world.server.set_map(&Arc::new(map));
+    world.persisted(true);
+    assert_eq!(world.reply().0.error, None);
+    assert_eq!(fresh.contents().reserve, [CLIENT]);
+    let other = HeaderRepr { source: OTHER, ..header(Code::Ata) };
+    let (reply, _) = world.ask(&other, &ata(0x24, 1, 0, &[]));
+    assert_eq!(reply.error, Some(Error::TargetReserved));
+    assert_eq!(world.server.stats()[0].1.conflicts, 1, "figures go on");
+}

@@ -1,6 +1,7 @@
 //! ATA commands over the wire.
 
 use super::*;
+use crate::volume::engine::Engine;
 
 #[test]
 fn a_read_becomes_a_request_and_its_data_the_reply() {
@@ -145,4 +146,24 @@ fn a_slot_taken_off_the_map_still_answers_what_it_began() {
     world.server.complete(tag, Outcome::Done);
     world.reply();
     world.silent(&header(Code::Ata), &ata(0x34, 1, 0, &[0; 512]));
+}
+
+#[test]
+fn on_a_volatile_cache_a_write_is_acknowledged_after_the_flush() {
+    let mut world = world();
+    let mut engine = Engine::default();
+    let frame = bytes(&header(Code::Ata), &ata(0x34, 1, 0, &[0x77; 512]));
+    let frame = Slice::whole(HeapBuffer::from_vec(frame));
+    world.server.frame(PORT, &frame, &mut world.host, &mut engine);
+    let (op, token) = world.host.blocks.remove(0);
+    let BlockOp::Write { offset: 0, data } = op else { panic!("a write, not {op:?}") };
+    engine.block_done(&mut world.host, token, Ok(()), Some(data));
+    assert!(engine.poll().is_none(), "acknowledged before the flush");
+    let (op, token) = world.host.blocks.remove(0);
+    assert!(matches!(op, BlockOp::Flush));
+    engine.block_done(&mut world.host, token, Ok(()), None);
+    let (owner, outcome) = engine.poll().unwrap();
+    let Owner::Aoe(tag) = owner else { panic!("AoE's own request") };
+    world.server.complete(tag, outcome);
+    assert_eq!(status(&world.reply().1).command_status, 0x40);
 }
