@@ -11,8 +11,8 @@ use crate::store::Store;
 
 /// Pause before a frame is offered again to a full interface queue.
 const FRAME_PAUSE: Duration = Duration::from_micros(500);
-/// Pause before accepting again when descriptors or memory ran out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before trying again when descriptors or memory ran out.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Reactor {
     pub(super) fn complete(&mut self, key: u32, cqe: Cqe) {
@@ -71,7 +71,7 @@ impl Reactor {
                 errno @ (libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                     let failure = Failure::new("accept", errno);
                     self.deliver(tag, Event::Accepted(Err(failure)), true);
-                    self.start_later(key, ACCEPT_PAUSE);
+                    self.start_later(key, EXHAUSTED_PAUSE);
                 }
                 errno => self.finish_failed(key, errno),
             },
@@ -227,6 +227,8 @@ impl Reactor {
                     (false, false) => self.retire(key),
                 }
             }
+            // Without the poll no other thread could wake us.
+            _ if own && !cancelled => self.start_later(key, EXHAUSTED_PAUSE),
             e => self.again_or_fail(key, e),
         }
     }

@@ -108,6 +108,16 @@ impl Files {
         }
     }
 
+    /// Makes the handle stale but keeps the place, for good.
+    pub(super) fn abandon(&mut self, file: File) {
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        let place = self.places.get_mut(file.key as usize);
+        if let Some(place) = place.filter(|p| p.generation == file.generation) {
+            place.generation = generation;
+        }
+    }
+
     pub(super) fn remove(&mut self, file: File) {
         let Some(place) = self.place(file) else { return };
         if place.fixed {

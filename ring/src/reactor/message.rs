@@ -53,8 +53,8 @@ impl Message {
     /// # Panics
     /// If the slice does not lie inside its buffer.
     pub fn payload(&mut self, slice: Slice<Buf>) -> &mut Self {
-        super::check_range(&slice);
         if slice.len > 0 {
+            super::check_range(&slice);
             self.body.len += u64::from(slice.len);
             self.body.parts.push(Part::Payload(slice));
         }

@@ -82,6 +82,8 @@ pub struct Reactor {
     ready: VecDeque<Completion>,
     /// Entries that found no room in the submission queue, in order.
     backlog: VecDeque<u32>,
+    /// Entries whose cancellation found no room there.
+    uncancelled: Vec<u32>,
     /// Pooled receives that wait for pool memory.
     starved: VecDeque<u32>,
     /// Entries to start again at a time: a full interface queue, no descriptors left.
@@ -123,6 +125,7 @@ impl Reactor {
             flights: Flights::new(ring.clone(), config.entries as usize * 4, POOL_GROUP),
             ready: VecDeque::with_capacity(config.entries as usize),
             backlog: VecDeque::new(),
+            uncancelled: Vec::new(),
             starved: VecDeque::new(),
             delayed: Vec::new(),
             files,
@@ -247,9 +250,13 @@ impl Reactor {
         for key in self.flights.keys(Some(file)) {
             self.cancel_key(key);
         }
-        // What is queued names the file's place in the table; it must be read before it changes.
-        self.flush();
-        self.files.remove(file);
+        // What is queued names the file's place in the table. Were the place given to another
+        // file before the kernel has read that, a write could land there.
+        if self.flush() {
+            self.files.remove(file);
+        } else {
+            self.files.abandon(file);
+        }
     }
 
     /// Like [`Self::close`], but at once: what the peer has not acknowledged is dropped and the
@@ -300,6 +307,12 @@ impl Reactor {
 
     /// Puts operations on the queue again that had to wait.
     fn resume(&mut self) {
+        for key in std::mem::take(&mut self.uncancelled) {
+            // Its place may have a new holder by now; that one was not cancelled.
+            if self.flights.is_cancelled(key) {
+                self.cancel_key(key);
+            }
+        }
         for _ in 0..self.backlog.len() {
             let Some(key) = self.backlog.pop_front() else { break };
             self.start(key);
@@ -317,15 +330,19 @@ impl Reactor {
     }
 
     fn wait_bound(&self, wait: Option<Duration>) -> Option<Duration> {
-        if !self.backlog.is_empty() {
+        if !self.backlog.is_empty() || !self.uncancelled.is_empty() {
             return Some(Duration::ZERO);
         }
         let due = self.delayed.iter().map(|(at, _)| at.saturating_duration_since(Instant::now()));
         due.chain(wait).min()
     }
 
+    /// Hands an entry to the kernel, or ends it if it was cancelled: its file may be gone, and
+    /// the file's place taken.
     fn start(&mut self, key: u32) {
-        if self.flights.start(key).is_err() {
+        if self.flights.get(key).cancelled {
+            self.finish_failed(key, libc::ECANCELED);
+        } else if self.flights.start(key).is_err() {
             self.backlog.push_back(key);
         }
     }
@@ -341,8 +358,9 @@ impl Reactor {
         }
         flight.cancelled = true;
         if flight.is_busy() {
-            // No room: the entry is marked, and ends at its next completion.
-            let _ = self.flights.cancel(key);
+            if self.flights.cancel(key).is_err() {
+                self.uncancelled.push(key);
+            }
             return;
         }
         self.backlog.retain(|k| *k != key);
@@ -351,11 +369,11 @@ impl Reactor {
         self.finish_failed(key, libc::ECANCELED);
     }
 
-    /// Makes the kernel read everything queued.
-    fn flush(&mut self) {
+    /// Makes the kernel read everything queued; says whether it did.
+    fn flush(&mut self) -> bool {
         for _ in 0..16 {
             if self.ring.queued() == 0 {
-                return;
+                return true;
             }
             // EBUSY: completions must be taken before more can be submitted.
             let _ = self.ring.enter(true, Some(Duration::ZERO));
@@ -363,6 +381,7 @@ impl Reactor {
                 self.reap();
             }
         }
+        self.ring.queued() == 0
     }
 
     fn work_of(&mut self, op: Op) -> (File, Work) {

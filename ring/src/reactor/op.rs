@@ -104,8 +104,8 @@ pub enum Op {
 /// What becomes of a range given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hole {
-    /// Deallocated; reads as zeros (FALLOC_FL_PUNCH_HOLE). On a block device that must not
-    /// fall back to writing zeros, the kernel answers [`FailureKind::Unsupported`].
+    /// Deallocated; reads as zeros (FALLOC_FL_PUNCH_HOLE). A block device that would have to
+    /// write the zeros one by one answers [`FailureKind::Unsupported`] instead.
     Punch,
     /// Reads as zeros, allocated or not (FALLOC_FL_ZERO_RANGE).
     Zero,

@@ -256,6 +256,11 @@ impl Flights {
         self.slab().get(id.key as usize).is_some_and(|f| f.generation == id.generation)
     }
 
+    /// True if there is an entry `key` that was asked to end.
+    pub(super) fn is_cancelled(&self, key: u32) -> bool {
+        self.slab().get(key as usize).is_some_and(|f| f.cancelled)
+    }
+
     pub(super) fn get(&mut self, key: u32) -> &mut Flight {
         &mut self.slab_mut()[key as usize]
     }

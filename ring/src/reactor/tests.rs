@@ -397,3 +397,40 @@ fn a_turn_waits_no_longer_than_told() {
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(29) && took < Duration::from_secs(5), "{took:?}");
 }
+
+#[test]
+fn more_operations_than_the_queue_holds_all_complete() {
+    let mut reactor = reactor_with(Config { entries: 8, ..Config::default() });
+    let (_dir, spec) = image(4 << 20);
+    let (file, _) = store(&mut reactor, &spec);
+    for n in 0..500 {
+        let data = lend(&reactor, 4096);
+        reactor.submit(Op::Read { file, offset: n * 4096, data }, n);
+    }
+    let mut tags: Vec<_> = run(&mut reactor, 500).iter().map(|c| c.tag).collect();
+    tags.sort_unstable();
+    assert!(tags.into_iter().eq(0..500));
+}
+
+#[test]
+fn a_stalled_peer_cannot_hold_memory_past_an_abort() {
+    let config = Config { entries: 64, zero_copy_bytes_min: Some(1), ..Config::default() };
+    let mut reactor = reactor_with(config);
+    let (file, _stalled) = pair(&mut reactor);
+    let mut message = reactor.message();
+    for _ in 0..64 {
+        message.payload(lend(&reactor, 256 * 1024));
+    }
+    reactor.submit(Op::Send { file, message }, 1);
+    let mut out = Vec::new();
+    reactor.turn(Some(Duration::from_millis(50)), &mut out).unwrap();
+    reactor.abort(file);
+    let until = Instant::now() + Duration::from_secs(10);
+    while reactor.in_flight() > 1 {
+        assert!(Instant::now() < until, "{out:?}");
+        reactor.turn(Some(Duration::from_millis(50)), &mut out).unwrap();
+    }
+    assert!(matches!(out[..], [Completion { event: Event::Sent(_), more: false, .. }]), "{out:?}");
+    drop(out);
+    assert_eq!(reactor.arena().stats().bytes_lent, 0);
+}

@@ -95,7 +95,10 @@ impl Facts {
         let number = |name: &str| queue(name).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
         let small = |name: &str| u32::try_from(number(name)).unwrap_or(0);
         let logical = small("logical_block_size").max(512);
-        let discard_max = number("discard_max_bytes");
+        let write_zeroes_max = number("write_zeroes_max_bytes");
+        // We deallocate by FALLOC_FL_PUNCH_HOLE. The kernel makes that a zeroing that may unmap,
+        // never a bare discard: so it takes both abilities, and what it leaves reads as zeros.
+        let discard_max = number("discard_max_bytes").min(write_zeroes_max);
         Self {
             kind: Kind::BlockDevice,
             size_bytes,
@@ -109,9 +112,8 @@ impl Facts {
                 0 => 0,
                 _ => small("discard_granularity").max(logical),
             },
-            // The kernel promises nothing about discarded blocks of a device since 4.12.
-            discard_zeroes: false,
-            write_zeroes_max_bytes: number("write_zeroes_max_bytes"),
+            discard_zeroes: discard_max > 0,
+            write_zeroes_max_bytes: write_zeroes_max,
             // A device that does not say is trusted with nothing.
             volatile_cache: queue("write_cache").is_none_or(|v| v != "write through"),
             dax: number("dax") == 1,
