@@ -3,7 +3,9 @@
 //!
 //! A frame occupies its slot of the ring until its last handle is dropped; the kernel fills
 //! slots strictly in order and drops frames while the next one is occupied. The ring is
-//! therefore sized for the frames that wait for the disk at one time.
+//! therefore sized for the frames that wait for the disk at one time. One that waits long stops
+//! the whole port once the kernel comes round to its slot: a caller whose disk falls behind
+//! takes frames out of the ring first ([`Port::copy_out`]).
 
 mod link;
 mod sys;
@@ -14,11 +16,11 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use corbel_proto::memory::Slice;
+use corbel_proto::memory::{Buffer, SEGMENT_BYTES_MAX, Slice};
 
-use crate::memory::{Buf, Region};
+use crate::memory::{Arena, Buf, Region};
 pub use link::{Interface, LinkEvent, Links, interfaces};
-use sys::{Geometry, Next, Socket};
+use sys::{ALIGNMENT, Geometry, Next, Socket};
 
 /// Ethernet header, and a VLAN tag that hardware may leave in.
 const LINK_BYTES: usize = 18;
@@ -43,6 +45,7 @@ pub struct PortConfig {
 pub struct Port {
     socket: Socket,
     interface: Interface,
+    payload_offset: usize,
     statistics: PortStatistics,
 }
 
@@ -115,7 +118,8 @@ impl Port {
                 _ => io(error),
             })?;
         let statistics = PortStatistics::default();
-        Ok(Self { socket, interface: interface.clone(), statistics })
+        let (interface, payload_offset) = (interface.clone(), config.payload_offset);
+        Ok(Self { socket, interface, payload_offset, statistics })
     }
 
     /// The interface, as of when the port was opened.
@@ -133,6 +137,18 @@ impl Port {
                 Next::Nothing => return None,
             }
         }
+    }
+
+    /// Copies a frame out of the ring, its payload aligned as it was there, and gives its slot
+    /// back (if no other handle keeps it). With no memory left, the frame comes back as it is.
+    pub fn copy_out(&self, frame: Slice<Buf>, arena: &Arena) -> Result<Slice<Buf>, Slice<Buf>> {
+        let start = ALIGNMENT - self.payload_offset % ALIGNMENT;
+        let len = frame.len as usize;
+        let room = Some(start + len).filter(|room| *room <= SEGMENT_BYTES_MAX);
+        let Some(mut copy) = room.and_then(|room| arena.lend(room)) else { return Err(frame) };
+        copy.bytes_mut()[start..].copy_from_slice(frame.bytes());
+        let start = u32::try_from(start).expect("at most the alignment");
+        Ok(Slice::part(copy, start, frame.len))
     }
 
     /// What it has seen. Asks the kernel.

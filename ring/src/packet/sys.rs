@@ -16,7 +16,7 @@ const MAC_OFFSET: usize = 66;
 /// Slots lie in blocks of contiguous memory of this size, and do not cross their borders.
 const BLOCK_BYTES: usize = 256 * 1024;
 /// Direct I/O wants memory aligned so.
-const ALIGNMENT: usize = 512;
+pub(super) const ALIGNMENT: usize = 512;
 
 /// How frames lie in the ring's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -184,7 +184,14 @@ fn a_full_ring_drops_and_counts_and_recovers() {
         reactor.turn(Some(Duration::from_millis(50)), &mut Vec::new()).unwrap();
         assert!(b.receive().is_none());
         assert!(b.statistics().dropped >= 50, "{:?}", b.statistics());
-        drop(held);
+        // Copies leave the ring, so it is free again.
+        let arena = reactor.arena();
+        let copies: Vec<_> =
+            held.into_iter().map(|f| b.copy_out(f, &arena).expect("memory enough")).collect();
+        for copy in &copies {
+            assert_eq!(copy.bytes()[..HEADER_BYTES], frame);
+            assert_eq!(copy.bytes()[HEADER_BYTES..].as_ptr() as usize % 512, 0);
+        }
         for _ in 0..3 {
             send(&mut reactor, room / 2);
             assert_eq!(frames(&mut reactor, &mut b, room / 2, &mut Vec::new()).len(), room / 2);
