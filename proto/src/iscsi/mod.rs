@@ -6,14 +6,20 @@
 //! digest.rs    CRC32C as iSCSI puts it on the wire
 //! framer.rs    a byte stream to headers and data, with digests checked
 //! pdu/         one file per exchange, request and response together
+//! chap.rs      CHAP: challenges, responses, secrets
+//! params.rs    the operational keys and how each is settled
+//! text.rs      key=value text
 //! name.rs      iSCSI names and their normal form
 //! sequence.rs  serial numbers and the command window
 //! ```
 
 pub mod ahs;
 pub mod bhs;
+pub mod chap;
 pub mod digest;
 pub mod framer;
 pub mod name;
+pub mod params;
 pub mod pdu;
 pub mod sequence;
+pub mod text;
