@@ -9,6 +9,7 @@
 //! chap.rs      CHAP: challenges, responses, secrets
 //! params.rs    the operational keys and how each is settled
 //! text.rs      key=value text
+//! login/       the login phase
 //! name.rs      iSCSI names and their normal form
 //! sequence.rs  serial numbers and the command window
 //! ```
@@ -18,6 +19,7 @@ pub mod bhs;
 pub mod chap;
 pub mod digest;
 pub mod framer;
+pub mod login;
 pub mod name;
 pub mod params;
 pub mod pdu;

@@ -293,9 +293,10 @@ impl Negotiator {
         put(text, SEGMENT, &limits.segment_bytes_max.to_string());
     }
 
-    /// Our own declaration is on its way: it binds the peer from its next PDU on.
-    pub fn declared(&mut self) {
+    /// The MaxRecvDataSegmentLength we now declare: it binds the peer from its next PDU on.
+    pub const fn declare(&mut self) -> u32 {
         self.agreed.segment_bytes_max = self.limits.segment_bytes_max;
+        self.limits.segment_bytes_max
     }
 
     /// The agreement at the end of the login.
@@ -410,6 +411,11 @@ impl Negotiator {
             _ => true,
         }
     }
+}
+
+/// True for the keys of the table, which have no place in the security stage.
+pub fn is_operational(key: &str) -> bool {
+    RULES.iter().any(|rule| rule.key == key)
 }
 
 /// A MaxRecvDataSegmentLength that a peer may declare, also in the full feature phase.
