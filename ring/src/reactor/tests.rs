@@ -108,10 +108,11 @@ fn an_exhausted_pool_delays_but_loses_nothing() {
     let expected = sent.clone();
     let writer = std::thread::spawn(move || far.write_all(&sent).map(|()| far));
     let (mut got, mut held, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut starved = 0;
     while got.len() < expected.len() {
         reactor.turn(Some(Duration::from_millis(20)), &mut out).unwrap();
         if out.is_empty() {
-            assert_eq!(reactor.pool.free(), 0, "it stands still only for want of memory");
+            starved += u32::from(reactor.pool.free() == 0);
             held.clear();
         }
         for done in out.drain(..) {
@@ -120,7 +121,7 @@ fn an_exhausted_pool_delays_but_loses_nothing() {
             held.push(data);
         }
     }
-    assert!(got == expected);
+    assert!(got == expected && starved > 0);
     writer.join().unwrap().unwrap();
 }
 
@@ -433,4 +434,30 @@ fn a_stalled_peer_cannot_hold_memory_past_an_abort() {
     assert!(matches!(out[..], [Completion { event: Event::Sent(_), more: false, .. }]), "{out:?}");
     drop(out);
     assert_eq!(reactor.arena().stats().bytes_lent, 0);
+}
+
+#[test]
+fn without_registered_files_and_memory_everything_works_too() {
+    // The only place in the table is the waker's.
+    let mut reactor = reactor_with(Config { entries: 64, files_max: 1, ..Config::default() });
+    let arena = Arena::unregistered(ArenaConfig::default());
+    let (_dir, spec) = image(1 << 20);
+    let (disk, store) = store(&mut reactor, &spec);
+    let (file, mut far) = pair(&mut reactor);
+    assert!(matches!(reactor.files.target(disk), Ok(sys::Target::Raw(_))));
+    far.write_all(&[5; 4096]).unwrap();
+    let data = Slice::whole(arena.lend(4096).unwrap());
+    assert_eq!(data.buffer.fixed(reactor.ring.id()), None);
+    reactor.submit(Op::Recv { file, data, exact: true }, 1);
+    let Event::Received { data, result: Ok(4096) } = one(&mut reactor) else { panic!() };
+    reactor.submit(Op::Write { file: disk, offset: 4096, data, durable: true }, 2);
+    let Event::Written { data, result: Ok(4096) } = one(&mut reactor) else { panic!() };
+    reactor.submit(Op::Read { file: disk, offset: 4096, data }, 3);
+    let Event::Read { data, result: Ok(4096) } = one(&mut reactor) else { panic!() };
+    assert_eq!(data.bytes(), [5; 4096]);
+    assert_eq!(std::fs::read(store.path().unwrap()).unwrap()[4096..8192], [5; 4096]);
+    reactor.submit(Op::RecvPooled { file, len_max: 0, repeat: true }, 4);
+    far.write_all(b"hello").unwrap();
+    let Event::Pooled(Ok(Some(data))) = one(&mut reactor) else { panic!() };
+    assert_eq!(data.bytes(), b"hello");
 }
