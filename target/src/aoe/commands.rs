@@ -70,7 +70,7 @@ impl<B: Buffer> AoeServer<B> {
                     code: Code::Config,
                     tag: 0,
                 };
-                let body = self.config_body(port, config::Command::Read, &contents);
+                let body = self.config_body(port, &local, config::Command::Read, &contents);
                 self.send(Frame::plain(port, &header, body));
             }
         }
@@ -303,7 +303,7 @@ impl<B: Buffer> AoeServer<B> {
         let Some(reply) = self.reply_header(port, local, header, error) else { return };
         let contents = local.slot.contents();
         let body = match answer {
-            Answer::Config(command) => self.config_body(port, command, &contents),
+            Answer::Config(command) => self.config_body(port, local, command, &contents),
             Answer::Mask(command) => {
                 let list = contents.mask.into_iter().map(mask::Directive::None).collect();
                 let repr = MaskRepr::List(command, list);
@@ -329,9 +329,15 @@ impl<B: Buffer> AoeServer<B> {
         self.port_mtu(port).is_some_and(|(_, mtu)| AOE_BYTES + len <= mtu as usize)
     }
 
-    fn config_body(&self, port: PortId, command: config::Command, contents: &Contents) -> Vec<u8> {
+    fn config_body(
+        &self,
+        port: PortId,
+        local: &Local,
+        command: config::Command,
+        contents: &Contents,
+    ) -> Vec<u8> {
         let repr = ConfigRepr {
-            buffer_count: self.options.buffer_count,
+            buffer_count: local.slot.buffers().unwrap_or(self.options.buffer_count),
             firmware: self.options.firmware,
             sectors: self.port_mtu(port).map_or(0, |(_, mtu)| sectors_advertised(mtu)),
             command,

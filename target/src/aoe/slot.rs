@@ -68,6 +68,8 @@ pub struct Slot {
     disk: Disk,
     /// The operator's allow list, sorted; empty lets everybody in.
     allow: Vec<Mac>,
+    /// Instead of [`Options::buffer_count`](super::Options).
+    buffers: Option<u16>,
     memory: Arc<Memory>,
 }
 
@@ -115,7 +117,27 @@ impl Slot {
     fn with(address: Address, disk: Disk, mut allow: Vec<Mac>, memory: Arc<Memory>) -> Self {
         allow.sort_unstable();
         allow.dedup();
-        Self { address, disk, allow, memory }
+        Self { address, disk, allow, buffers: None, memory }
+    }
+
+    /// Tells clients another number of outstanding messages than the server's; at least 2, since
+    /// Linux never brings up a target with less.
+    #[must_use]
+    pub fn with_buffers(mut self, count: u16) -> Self {
+        self.buffers = Some(count.max(2));
+        self
+    }
+
+    pub(super) const fn buffers(&self) -> Option<u16> {
+        self.buffers
+    }
+
+    /// Puts the operator's config string in force, over whatever a client has set. Cut after
+    /// 1024 bytes.
+    pub fn set_config(&self, config: &[u8]) {
+        let mut state = self.lock();
+        state.in_force.config = config[..config.len().min(1024)].to_vec();
+        self.memory.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Its shelf and slot.
