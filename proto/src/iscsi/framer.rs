@@ -72,9 +72,8 @@ impl Framer {
         }
     }
 
-    /// Digests from the next PDU on. Call it between PDUs.
+    /// Digests from the next header that completes. Not while a PDU's data is coming.
     pub fn set_digests(&mut self, header: bool, data: bool) {
-        debug_assert!(self.is_between_pdus(), "digests change only between PDUs");
         (self.header_digests, self.data_digests) = (header, data);
     }
 

@@ -12,6 +12,8 @@
 //! login/       the login phase
 //! name.rs      iSCSI names and their normal form
 //! sequence.rs  serial numbers and the command window
+//! transfer.rs  write data: unsolicited bursts, R2Ts, and where each byte belongs
+//! target/      the target's end of a connection
 //! ```
 
 pub mod ahs;
@@ -24,4 +26,6 @@ pub mod name;
 pub mod params;
 pub mod pdu;
 pub mod sequence;
+pub mod target;
 pub mod text;
+pub mod transfer;
