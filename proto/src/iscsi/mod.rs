@@ -10,6 +10,7 @@
 //! params.rs    the operational keys and how each is settled
 //! text.rs      key=value text
 //! login/       the login phase
+//! initiator/   the initiator's connection after login
 //! name.rs      iSCSI names and their normal form
 //! sequence.rs  serial numbers and the command window
 //! transfer.rs  write data: unsolicited bursts, R2Ts, and where each byte belongs
@@ -21,6 +22,7 @@ pub mod bhs;
 pub mod chap;
 pub mod digest;
 pub mod framer;
+pub mod initiator;
 pub mod login;
 pub mod name;
 pub mod params;
