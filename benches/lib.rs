@@ -1,1 +1,2 @@
 //! Benches of the pure parts; see the files beside this one.
+#![forbid(unsafe_code)]

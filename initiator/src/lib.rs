@@ -1,1 +1,2 @@
 //! The client side.
+#![forbid(unsafe_code)]

@@ -3,8 +3,8 @@
 //! The fault model: an operation takes effect at one instant between its submission and its
 //! completion. A write that took effect stands in the cache; reads see it at once. A flush makes
 //! stable what had *completed* when the flush was submitted, nothing newer. A power cut keeps the
-//! stable bytes, and of everything else, sector by sector, any version that was ever in the cache or on its
-//! way: the cruellest disk that the standards allow.
+//! stable bytes, and of everything else, sector by sector, any version that was ever in the cache
+//! or on its way: the cruellest disk that the standards allow.
 
 use std::collections::BTreeMap;
 

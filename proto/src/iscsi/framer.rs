@@ -326,7 +326,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic_or_stall(stream: Vec<u8>, piece in 1_usize..64, digests: (bool, bool)) {
+        fn no_bytes_make_it_panic_or_stall(
+            stream: Vec<u8>,
+            piece in 1_usize..64,
+            digests: (bool, bool),
+        ) {
             let mut framer = Framer::new();
             framer.set_digests(digests.0, digests.1);
             for mut bytes in stream.chunks(piece) {

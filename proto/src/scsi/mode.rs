@@ -118,8 +118,8 @@ pub fn sense_data(
 /// Reads a MODE SELECT parameter list and answers with the parameters it wants.
 ///
 /// Every bit that is not changeable must have its present value (SPC-4 6.9.2): setting one is
-/// refused with a pointer, and then nothing changes. `descriptor` is the unit's real geometry, which
-/// cannot be changed; zeros in its place mean "as it is".
+/// refused with a pointer, and then nothing changes. `descriptor` is the unit's real geometry,
+/// which cannot be changed; zeros in its place mean "as it is".
 pub fn parse_select(
     list: &[u8],
     ten: bool,

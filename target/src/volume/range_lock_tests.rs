@@ -98,7 +98,12 @@ fn one_who_leaves_the_queue_lets_the_next_pass() {
 proptest! {
     /// Against a model that knows nothing of stripes: the same grants, in the same order.
     #[test]
-    fn behaves_as_a_list_of_ranges(steps in prop::collection::vec((0u64..40, 1u64..12, any::<bool>(), any::<bool>()), 1..120)) {
+    fn behaves_as_a_list_of_ranges(
+        steps in prop::collection::vec(
+            (0u64..40, 1u64..12, any::<bool>(), any::<bool>()),
+            1..120,
+        ),
+    ) {
         let lock = RangeLock::default();
         // (number, start, end, exclusive, granted, ticket)
         let mut model: Vec<(u64, u64, u64, bool, bool, Ticket)> = Vec::new();

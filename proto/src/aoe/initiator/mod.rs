@@ -51,7 +51,7 @@ pub struct Config {
     pub slot: u8,
     /// Most sectors in one command: the server's, and what fits the interface's MTU.
     pub sectors_max: u8,
-    /// Most commands on the wire: the server's buffer count, and the caller's own limit. At least 1.
+    /// Most commands on the wire: the server's buffer count, and the caller's limit. At least 1.
     pub window_max: u16,
     /// A command is repeated until it is this old, then it fails with [`Failure::TimedOut`].
     pub give_up_after: Duration,
