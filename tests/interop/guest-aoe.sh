@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The kernel's own AoE initiator (aoe.ko in a guest) against the target, over two interfaces: device,
+# payload, verified load, file system, an interface lost and returned under load, LVM, resize.
+# usage: guest-aoe.sh [KERNEL [MTU]]      (6.12 1500)
+. "$(dirname "$0")/lib.sh"
+kernel=${1:-6.12} mtu=${2:-1500}
+NAME=guest-aoe-$kernel-$mtu
+
+"$TESTS/guest/net.sh" up "$NS" 2 "$mtu"
+truncate -s 192M "$WORK/disk.img"
+config <<TOML
+$(daemon_section)
+
+[[export]]
+name = "disk"
+path = "$WORK/disk.img"
+aoe = [{ shelf = 0, slot = 0, interfaces = ["br0", "br1"] }]
+TOML
+start_target
+
+host_action() {
+  case $1 in
+    cut) "$TESTS/guest/net.sh" cut "$NS" 1 1 ;;
+    restore) "$TESTS/guest/net.sh" restore "$NS" 1 1 ;;
+    grow)
+      truncate -s 256M "$WORK/disk.img"
+      kill -HUP "$TARGET_PID"
+      sleep 1
+      ;;
+    *) fail "the guest asked for an unknown $1" ;;
+  esac
+}
+
+mkdir -p "$WORK/share"
+cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
+run_guest 2 "$mtu" "$kernel" 420 "$TESTS/interop/in-guest-aoe.sh" &
+guest=$!
+PIDS+=("$guest")
+serve_requests "$guest"
+wait "$guest" || fail "the guest says so above (exit code $?)"
+PIDS=()
+
+written=$(cat "$WORK/share/written.sum")
+on_disk=$(head -c 16M "$WORK/disk.img" | sha256sum | cut -d' ' -f1)
+[ "$written" = "$on_disk" ] || fail "what the guest wrote last is not in the file"
+pass "the file holds what the guest wrote"
+kill -0 "$TARGET_PID" || fail "the target died"
+end_target
+pass "SIGTERM ended the target with 0"

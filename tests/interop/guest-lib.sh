@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# What the guest's halves of the interop scripts share; found in the shared folder.
+set -euo pipefail
+HERE=${HERE:-/mnt/share}
+
+pass() { read -r up _ </proc/uptime; echo "PASS guest: $* (at $up s)"; }
+fail() { echo "FAIL guest: $*"; dmesg | tail -n 30; exit 1; }
+trap 'echo "FAIL guest: line $LINENO: $BASH_COMMAND"; dmesg | tail -n 30' ERR
+
+wait_for() { # SECONDS WHAT COMMAND…
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $deadline ] || fail "waited in vain for $what"
+    sleep 0.2
+  done
+}
+
+ask_host() { # the host does it, then we go on
+  : >"$HERE/ask.$1"
+  wait_for 60 "the host to $1" test -e "$HERE/done.$1"
+  rm -f "$HERE/ask.$1" # in this order: the host acts on an ask without its done
+  rm -f "$HERE/done.$1"
+}
+
+# Random reads and writes in small and in large blocks; all that is written is read back and compared.
+verified_load() { # DEVICE SECONDS ; an error or a wrong byte ends it
+  fio --eta=never --output=/tmp/load.txt --filename="$1" --rw=randrw --ioengine=libaio --direct=1 \
+    --verify=crc32c --verify_fatal=1 --verify_backlog=128 --time_based --runtime="$2" \
+    --name=small --offset=64M --size=16M --bs=4k --iodepth=16 \
+    --name=large --offset=96M --size=64M --bs=64k --iodepth=4 ||
+    { cat /tmp/load.txt; fail "the load on $1 ended with an error"; }
+  grep -E 'IOPS|err=' /tmp/load.txt
+}
+
+file_system_round() { # DEVICE ; format, fill, unmount, check, compare
+  local device=$1
+  mkfs.ext4 -q -F "$device"
+  mount "$device" /mnt/disk
+  head -c 24M /dev/urandom >/tmp/random
+  cp /tmp/random /mnt/disk/
+  umount /mnt/disk
+  e2fsck -fn "$device" >/tmp/fsck.txt 2>&1 || { cat /tmp/fsck.txt; fail "fsck found errors"; }
+  echo 3 >/proc/sys/vm/drop_caches
+  mount -o ro "$device" /mnt/disk
+  cmp /tmp/random /mnt/disk/random
+  umount /mnt/disk
+}
+
+lvm_round() { # DEVICE ; a physical volume, a logical one, a file system in it, and away again
+  cat >/etc/lvm/lvmlocal.conf <<'LVM'
+devices {
+    types = [ "aoe", 16 ]
+    use_devicesfile = 0
+}
+LVM
+  pvcreate -qq -y "$1"
+  vgcreate -qq shelf "$1"
+  lvcreate -qq -y -L 64M -n volume shelf
+  mkfs.ext4 -q -F /dev/shelf/volume
+  mount /dev/shelf/volume /mnt/disk
+  cp /tmp/random /mnt/disk/
+  umount /mnt/disk
+  vgchange -qq -an shelf
+  vgchange -qq -ay shelf
+  mount -o ro /dev/shelf/volume /mnt/disk
+  cmp /tmp/random /mnt/disk/random
+  umount /mnt/disk
+  vgchange -qq -an shelf
+  vgremove -qq -f shelf
+  pvremove -qq "$1"
+}
+
+# Nothing in the kernel's log that an administrator would be woken for. An extra pattern, if given,
+# is bad as well. An error of one path (sdX) is the multipath layer's to bear, not a finding.
+dmesg_is_clean() {
+  local bad='BUG:|WARNING:|Oops|refcount_t|hung_task|blocked for more|I/O error|EXT4-fs error'
+  if dmesg | grep -vE 'I/O error(,| on) dev sd[a-z]' | grep -E "$bad${1:+|$1}"; then
+    fail "the kernel log has the lines above"
+  fi
+  pass "the kernel log is clean"
+}

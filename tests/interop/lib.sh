@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# What the interop scripts share; sourced, never run. A script gets its own temporary folder ($WORK)
+# and network namespace ($NS), starts the target in it, and leaves nothing behind.
+#
+# env: CORBEL_TARGET       the program under test (default .build/release/corbel-target)
+#      CORBEL_TEST_LUN     LUN the disk is served as (default 0)
+#      CORBEL_TEST_KEEP=1  keep $WORK after a failure
+set -euo pipefail
+TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CORBEL_TARGET=${CORBEL_TARGET:-$TESTS/../.build/release/corbel-target}
+LUN=${CORBEL_TEST_LUN:-0}
+IQN=iqn.2026-11.org.example:disk
+NAME=$(basename "$0" .sh)
+NS=corbel-$$
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/corbel-$NAME.XXXXXX")
+TARGET_PID='' PIDS=()
+
+fail() { echo "FAIL $NAME: $*"; exit 1; }
+pass() { echo "PASS $NAME: $*"; }
+
+# Runs to the end of every script, whatever ended it.
+cleanup() {
+  local rc=$? pid
+  trap '' INT TERM
+  for pid in "${PIDS[@]}" $TARGET_PID; do
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  if [ $rc != 0 ]; then
+    for log in "$WORK"/*.log; do
+      [ -s "$log" ] || continue
+      echo "--- the last lines of ${log##*/}"
+      tail -n 40 "$log"
+    done
+  fi
+  ip netns del "$NS" 2>/dev/null || true
+  if [ $rc != 0 ] && [ "${CORBEL_TEST_KEEP:-0}" = 1 ]; then
+    echo "kept: $WORK"
+  else
+    rm -rf "$WORK"
+  fi
+  exit $rc
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+[ "$(id -u)" = 0 ] || fail "network namespaces need root; run it with sudo"
+[ -x "$CORBEL_TARGET" ] || fail "no program at $CORBEL_TARGET; cargo build --release builds it"
+
+# In the namespace. It execs, so the pid of `inside … &` is the program's own.
+inside() { exec nsenter --net="/run/netns/$NS" -- "$@"; }
+
+wait_for() { # SECONDS WHAT COMMAND… ; polls the command until it succeeds
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $deadline ] || fail "waited in vain for $what"
+    sleep 0.1
+  done
+}
+
+config() { cat >"$WORK/target.toml"; } # from stdin
+
+daemon_section() {
+  cat <<TOML
+[daemon]
+threads = 2
+admin_socket = "$WORK/target.sock"
+state_dir = "$WORK/state"
+TOML
+}
+
+ready_or_dead() { grep -qx ready "$WORK/target.out" || ! kill -0 "$TARGET_PID"; }
+
+start_target() { # serves $WORK/target.toml in the namespace; returns once it really serves
+  mkdir -p "$WORK/state"
+  : >"$WORK/target.out"
+  inside "$CORBEL_TARGET" serve --config "$WORK/target.toml" \
+    >"$WORK/target.out" 2>>"$WORK/target.log" &
+  TARGET_PID=$!
+  wait_for 15 "the target's \`ready\`" ready_or_dead
+  kill -0 "$TARGET_PID" 2>/dev/null || fail "the target ended at once"
+}
+
+end_target() { # [SIGNAL]; TERM must end it with exit code 0 within 20 s
+  local signal=${1:-TERM} pid=$TARGET_PID rc=0
+  TARGET_PID=''
+  kill -"$signal" "$pid"
+  ( sleep 20; kill -9 "$pid" ) 2>/dev/null &
+  local guard=$!
+  wait "$pid" || rc=$?
+  kill "$guard" 2>/dev/null || true
+  [ "$signal" != TERM ] || [ $rc = 0 ] || fail "the target's exit code after SIGTERM was $rc"
+}
+
+run_guest() { # NICS MTU KERNEL TIMEOUT SCRIPT… ; $WORK/share is the script's working folder
+  local nics=$1 mtu=$2 kernel=$3 timeout=$4
+  shift 4
+  mkdir -p "$WORK/share"
+  "$TESTS/guest/run.sh" --net "$NS:$nics" --mtu "$mtu" --kernel "$kernel" --timeout "$timeout" \
+    --share "$WORK/share" --env "LUN=$LUN" --env "IQN=$IQN" "$@"
+}
+
+# Guest and host step together by files in the shared folder: the guest makes ask.X, the host calls
+# host_action X and makes done.X, the guest takes both away. Ends with the guest.
+serve_requests() { # GUEST-PID
+  local action request
+  while kill -0 "$1" 2>/dev/null; do
+    for request in "$WORK"/share/ask.*; do
+      action=${request##*/ask.}
+      [ -e "$request" ] && [ ! -e "$WORK/share/done.$action" ] || continue
+      echo "host: $action"
+      host_action "$action"
+      : >"$WORK/share/done.$action"
+    done
+    sleep 0.1
+  done
+}
