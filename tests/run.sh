@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# The one test command. On a fresh Debian 12 machine with Rust it installs what it needs (see
+# packages.txt), then runs every stage, names the first that failed and shows its log.
+#
+# usage: tests/run.sh [STAGE…]     default: all of them, in this order
+#   fmt clippy dependencies test doc build       need no root
+#   host-iscsi conformance                       libiscsi and qemu-img, in a network namespace
+#   guest-aoe guest-iscsi                        kernels 6.1 and 6.12 in QEMU, two guests at a time
+# env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+# Cargo's own default, target/, is a crate here; this holds wherever cargo is started from.
+export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
+export CORBEL_TARGET=$CARGO_TARGET_DIR/release/corbel-target
+log_folder=$CARGO_TARGET_DIR/test-logs
+all_stages="fmt clippy dependencies test doc build host-iscsi conformance guest-aoe guest-iscsi"
+stages=${*:-$all_stages}
+passed=0 failed=0 first_failed=''
+
+for stage in $stages; do
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,10s/^# \?//p' "$0" >&2; exit 2; }
+done
+wants_root() { [[ $stages =~ (host-iscsi|conformance|guest-) ]]; }
+as_root=''
+if [ "$(id -u)" != 0 ]; then
+  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
+fi
+
+install_packages() {
+  local need=() command package version
+  while read -r command package; do
+    case $command in
+      '' | '#'*) continue ;;
+      /*) [ -e "$command" ] ;;
+      *) PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null ;;
+    esac || need+=("$package")
+  done <tests/packages.txt
+  if wants_root && [ ${#need[@]} -gt 0 ]; then
+    echo "installing: ${need[*]}"
+    apt "${need[@]}" || return 1
+  fi
+  # qemu-img loads its iSCSI driver only from a qemu-block-extra of its very own version; where the
+  # archive has no such version (qemu-utils from backports), both are set to the archive's.
+  if wants_root && ! has_iscsi; then
+    version=$(dpkg-query -W -f '${Version}' qemu-utils)
+    apt "qemu-block-extra=$version" || {
+      version=$(apt-cache madison qemu-block-extra | awk 'NR == 1 { print $3 }')
+      apt --allow-downgrades "qemu-utils=$version" "qemu-block-extra=$version"
+    }
+    has_iscsi || { echo "qemu-img still knows no iscsi://; install qemu-block-extra"; return 1; }
+  fi
+}
+# Opening fails either way (nothing listens there); only one way is about the driver.
+has_iscsi() {
+  ! qemu-img info iscsi://127.0.0.1:1/iqn.2026-11.org.example:none/0 2>&1 |
+    grep -qiE 'unknown (protocol|driver)|failed to (open|load|initialize) module'
+}
+apt_updated=0
+apt() {
+  [ $apt_updated = 1 ] || $as_root apt-get -qq update || return 1
+  apt_updated=1
+  $as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install -y --no-install-recommends "$@" >"$log_folder/apt.log" 2>&1 ||
+    { tail -n 20 "$log_folder/apt.log"; return 1; }
+}
+
+find_cargo() {
+  [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+  command -v cargo >/dev/null || {
+    echo "cargo is missing. Install Rust (rust-version in Cargo.toml or newer) with rustup:"
+    echo "  see https://rustup.rs; then run this again."
+    return 1
+  }
+}
+
+# Two at a time: the guests are emulated, and wait for one another's CPU.
+two_at_a_time() { # COMMAND-LINE… ; each in a log of its own, all shown
+  local pids=() logs=() rc=0 line at
+  for line in "$@"; do
+    logs+=("$log_folder/$(tr -c 'a-z0-9.\n' - <<<"${line##*/}").log")
+    # shellcheck disable=SC2086
+    $as_root $line >"${logs[-1]}" 2>&1 &
+    pids+=($!)
+    [ ${#pids[@]} -lt 2 ] || wait "${pids[-2]}"
+  done
+  for at in "${!pids[@]}"; do
+    wait "${pids[at]}" || { rc=1; tail -n 60 "${logs[at]}"; }
+    grep -E '^(PASS|FAIL)' "${logs[at]}" || true
+  done
+  return $rc
+}
+guests() { # SCRIPT
+  $as_root tests/guest/build.sh || return 1
+  two_at_a_time "tests/interop/$1.sh 6.12 1500" "tests/interop/$1.sh 6.1 9000" || return 1
+  [ "$1" != guest-aoe ] ||
+    two_at_a_time "tests/interop/$1.sh 6.12 9000" "tests/interop/$1.sh 6.1 1500"
+}
+
+stage_fmt() { cargo fmt --all -- --check; }
+stage_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+stage_dependencies() { cargo metadata --locked --format-version 1 | tests/dependencies.py deny.toml; }
+stage_test() { cargo test --workspace --locked; }
+stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+stage_build() { cargo build --release --locked; }
+stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
+stage_conformance() { $as_root tests/interop/conformance.sh; }
+stage_guest-aoe() { guests guest-aoe; }
+stage_guest-iscsi() { guests guest-iscsi; }
+
+mkdir -p "$log_folder"
+find_cargo && install_packages || exit 2
+for stage in $stages; do
+  printf '%-14s' "$stage"
+  started=$SECONDS
+  if "stage_$stage" >"$log_folder/$stage.log" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok      $((SECONDS - started)) s"
+  else
+    failed=$((failed + 1))
+    echo "FAILED  $((SECONDS - started)) s"
+    first_failed=${first_failed:-$stage}
+  fi
+done
+if [ -n "$first_failed" ]; then
+  echo "--- the end of $log_folder/$first_failed.log"
+  tail -n 80 "$log_folder/$first_failed.log"
+fi
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
