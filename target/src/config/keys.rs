@@ -1,0 +1,283 @@
+//! Every key of `target.toml`, once. The reader refuses what is not here, and
+//! `docs/target.toml.md` is made from here (a test compares them).
+
+use std::fmt::Write;
+
+/// One key.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// The table it stands in, by its dotted name.
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    effect: &'static str,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    effect: &'static str,
+) -> Key {
+    Key { section, name, kind, default, effect }
+}
+
+pub(super) const KEYS: &[Key] = &[
+    key("", "daemon", "table", "", "The process as a whole."),
+    key("", "export", "tables", "", "One device each, and where it is offered."),
+    key("", "target", "tables", "", "iSCSI targets: portals, access, CHAP."),
+    key(
+        "daemon",
+        "threads",
+        "1 to 1024",
+        "one per CPU",
+        "Threads that serve; each has its own io_uring. Read at start only.",
+    ),
+    key(
+        "daemon",
+        "admin_socket",
+        "path",
+        "/run/corbel/target.sock",
+        "Where `status`, `reload` and `stop` reach the daemon. Mode 0600. Read at start only.",
+    ),
+    key(
+        "daemon",
+        "state_dir",
+        "path",
+        "/var/lib/corbel",
+        "Small state that outlives a restart: AoE config strings, masks and reservations, \
+         SCSI persistent reservations. Read at start only.",
+    ),
+    key(
+        "daemon",
+        "metrics",
+        "address:port",
+        "off",
+        "Answers Prometheus with the figures of `status`. No access control: keep it on an \
+         address that only your monitoring reaches. Read at start only.",
+    ),
+    key("daemon", "limits", "table", "", "What initiators can use up."),
+    key("daemon.limits", "sessions", "1 to 65535", "256", "iSCSI sessions at a time."),
+    key(
+        "daemon.limits",
+        "connections",
+        "1 to 65535",
+        "512",
+        "TCP connections at a time, those in login included.",
+    ),
+    key(
+        "daemon.limits",
+        "memory",
+        "size",
+        "256MiB",
+        "Payload memory of all threads together; it is locked. At least 8MiB. \
+         Read at start only.",
+    ),
+    key(
+        "daemon.limits",
+        "login_timeout",
+        "time",
+        "15s",
+        "A connection that has not logged in by then is closed. 1s to 10m.",
+    ),
+    key(
+        "export",
+        "name",
+        "text",
+        "required",
+        "What status, logs and metrics call it. Letters, digits, `-`, `_`, `.`; at most 64.",
+    ),
+    key(
+        "export",
+        "path",
+        "path",
+        "required",
+        "Block device or image file; or `mem:SIZE` (RAM), or `null:SIZE` (for measuring).",
+    ),
+    key("export", "read_only", "true or false", "false", "Refuse every write."),
+    key(
+        "export",
+        "removable",
+        "true or false",
+        "false",
+        "SCSI removable medium: START STOP UNIT can eject it.",
+    ),
+    key(
+        "export",
+        "thin",
+        "true or false",
+        "false",
+        "Report thin provisioning; UNMAP and WRITE SAME give blocks back to the store.",
+    ),
+    key(
+        "export",
+        "acknowledge",
+        "\"stable\" or \"cached\"",
+        "\"stable\"",
+        "When an AoE write is acknowledged: on stable storage, or as soon as the device took \
+         it. The Linux AoE client never flushes: with \"cached\" a power cut loses \
+         acknowledged writes.",
+    ),
+    key(
+        "export",
+        "direct",
+        "\"auto\" or \"require\"",
+        "\"auto\"",
+        "Go round the page cache where the store can, or refuse to serve where it cannot.",
+    ),
+    key("export", "offset", "size", "0", "First byte of the store that is exported."),
+    key("export", "length", "size", "to the end", "Bytes of the store that are exported."),
+    key(
+        "export",
+        "serial",
+        "1 to 20 characters",
+        "made from the store's own identity",
+        "Unit serial number, over SCSI and ATA.",
+    ),
+    key(
+        "export",
+        "naa",
+        "16 hex digits",
+        "made from the store's own identity",
+        "The name by which initiators know two paths as one disk. Give it where two heads \
+         export one store under different paths.",
+    ),
+    key("export", "aoe", "tables", "[]", "AoE addresses."),
+    key("export", "iscsi", "tables", "[]", "iSCSI logical units."),
+    key("export.aoe", "shelf", "0 to 65534", "required", "Major address. Linux refuses 4095."),
+    key("export.aoe", "slot", "0 to 254", "required", "Minor address."),
+    key("export.aoe", "interfaces", "names", "required", "Network interfaces it answers on."),
+    key(
+        "export.aoe",
+        "allow",
+        "MAC addresses",
+        "everyone",
+        "Who is answered; at most 255. A MAC address is easily forged.",
+    ),
+    key(
+        "export.aoe",
+        "buffers",
+        "1 to 65535",
+        "64",
+        "Buffer count told to clients: how many commands each keeps in flight.",
+    ),
+    key(
+        "export.aoe",
+        "config",
+        "text",
+        "what was last set over the wire",
+        "AoE config string, at most 1024 bytes.",
+    ),
+    key(
+        "export.iscsi",
+        "target",
+        "iSCSI name",
+        "required",
+        "The target. If no `[[target]]` has this name, one with defaults is made.",
+    ),
+    key("export.iscsi", "lun", "0 to 16383", "0", "Logical unit number in that target."),
+    key("target", "name", "iSCSI name", "required", "`iqn.`, `eui.` or `naa.` name."),
+    key("target", "alias", "text", "none", "A name for people, at most 255 bytes."),
+    key(
+        "target",
+        "portals",
+        "addresses",
+        "[\"127.0.0.1:3260\"]",
+        "Where it listens: `\"10.0.0.1:3260\"`, or a table with address and group. Give each \
+         VLAN a group of its own.",
+    ),
+    key("target", "portal_group_tag", "0 to 65535", "1", "Group of portals that name none."),
+    key("target", "allow", "table", "everyone", "Who may log in."),
+    key(
+        "target",
+        "chap",
+        "table or tables",
+        "none",
+        "Initiators prove who they are; several tables are several users.",
+    ),
+    key(
+        "target",
+        "mutual_chap",
+        "table",
+        "none",
+        "The target proves who it is to initiators that ask. Needs `chap`.",
+    ),
+    key(
+        "target",
+        "header_digest",
+        "\"none\", \"crc32c\" or \"require\"",
+        "\"none\"",
+        "Preferred where the initiator offers a choice; \"require\" refuses a login without.",
+    ),
+    key(
+        "target",
+        "data_digest",
+        "\"none\", \"crc32c\" or \"require\"",
+        "\"none\"",
+        "The same for data.",
+    ),
+    key("target.portals", "address", "address:port", "required", "Where it listens."),
+    key("target.portals", "group", "0 to 65535", "`portal_group_tag`", "Portal group tag."),
+    key(
+        "target.allow",
+        "initiators",
+        "names",
+        "everyone",
+        "Names, or heads of names with a `*` at the end. Both lists must let an initiator in.",
+    ),
+    key("target.allow", "addresses", "networks", "everywhere", "Such as `10.0.0.0/24`."),
+    key("target.chap", "user", "text", "required", "CHAP name, 1 to 255 bytes."),
+    key(
+        "target.chap",
+        "secret_file",
+        "path",
+        "required",
+        "One line of 12 to 255 bytes; others may not be able to read the file.",
+    ),
+    key(
+        "target.chap",
+        "algorithms",
+        "names",
+        "[\"sha3-256\", \"sha256\", \"sha1\", \"md5\"]",
+        "Accepted hashes, best first.",
+    ),
+    key("target.mutual_chap", "user", "text", "required", "CHAP name of the target."),
+    key(
+        "target.mutual_chap",
+        "secret_file",
+        "path",
+        "required",
+        "Must differ from every `chap` secret (RFC 7143 9.2.1).",
+    ),
+];
+
+/// The names of a section's keys.
+pub(super) fn names(section: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter(move |key| key.section == section).map(|key| key.name)
+}
+
+/// `docs/target.toml.md`.
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# target.toml, key by key\n\n\
+         Sizes: a number and `K`, `M`, `G`, `T` (powers of 1024), `kB`, `MB` … (powers of 1000) \
+         or `s` (512 bytes).\nTimes: a number and `ms`, `s`, `m` or `h`. Paths are absolute, or \
+         count from the file's folder.\n`corbel-target check` judges a file without serving it.\n",
+    );
+    let mut section = None;
+    for key in KEYS {
+        if section != Some(key.section) {
+            section = Some(key.section);
+            let title = if key.section.is_empty() { "The file" } else { key.section };
+            let _ = write!(
+                out,
+                "\n## {title}\n\n| key | value | default | effect |\n|---|---|---|---|\n"
+            );
+        }
+        let default = if key.default.is_empty() { "–" } else { key.default };
+        let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.effect);
+    }
+    out
+}
