@@ -18,6 +18,7 @@
 
 pub mod aoe;
 pub mod ata;
+pub mod cli;
 pub mod config;
 pub mod host;
 pub mod iscsi;

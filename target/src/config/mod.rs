@@ -24,6 +24,7 @@ pub use keys::reference;
 pub use name::{AoeAddress, InitiatorPattern, InterfaceName, IscsiName, Mac};
 pub use problem::{Problem, Problems, Wrong};
 pub use quantity::{ISCSI_PORT, Network, Size, default_portal, duration, portal};
+pub(crate) use read::config_string;
 pub use secret::Secret;
 
 /// Where the daemon's control socket is if nothing else is said.

@@ -1,0 +1,217 @@
+//! The command line: one clap source for parsing, help, completions and man pages.
+
+mod build;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::{
+    ADMIN_SOCKET, AoeAddress, Backing, CONFIG_FILE, InterfaceName, IscsiName, LUN_MAX, Mac, Size,
+    Wrong, portal,
+};
+
+/// Serves block devices as AoE shelves and iSCSI LUNs.
+#[derive(Debug, Parser)]
+#[command(name = "corbel-target", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What is logged on stderr, such as `info` or `corbel_target=debug`; otherwise RUST_LOG
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve one device at once, without a configuration file
+    Export(ExportArgs),
+    /// Serve what the configuration says (foreground; tells systemd)
+    Serve(ConfigArgs),
+    /// Read and judge a configuration
+    Check(ConfigArgs),
+    /// Show exports, endpoints and sessions of the running daemon
+    Status {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        /// Where the daemon is
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Make the running daemon read its configuration again
+    Reload(SocketArgs),
+    /// Finish what is in flight and end the running daemon
+    Stop(SocketArgs),
+    /// Take vblade's own command line
+    Vblade(VbladeArgs),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    Man {
+        /// An existing folder
+        dir: PathBuf,
+    },
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    pub config: PathBuf,
+}
+
+/// Which daemon.
+#[derive(Debug, Args)]
+pub struct SocketArgs {
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", default_value = ADMIN_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Block device or image file; or mem:SIZE (RAM), or null:SIZE (for measuring)
+    #[arg(value_parser = Backing::parse)]
+    pub device: Backing,
+    /// Make a sparse image file of this size if DEVICE is absent
+    #[arg(long, value_name = "SIZE")]
+    pub create: Option<Size>,
+    /// AoE address and where it answers; repeat it for more addresses
+    #[arg(long, value_name = "SHELF.SLOT@IFACE[,IFACE…]", value_parser = AoeSpec::parse)]
+    pub aoe: Vec<AoeSpec>,
+    /// iSCSI target and where it listens (127.0.0.1:3260 if not given)
+    #[arg(long, value_name = "IQN[@ADDR:PORT]", value_parser = IscsiSpec::parse)]
+    pub iscsi: Option<IscsiSpec>,
+    /// Logical unit number
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(LUN_MAX)))]
+    pub lun: u16,
+    /// Refuse every write
+    #[arg(long)]
+    pub read_only: bool,
+    /// Report a removable medium
+    #[arg(long)]
+    pub removable: bool,
+    /// Report thin provisioning and give unmapped blocks back
+    #[arg(long)]
+    pub thin: bool,
+    /// Threads that serve (one per CPU if not given)
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroU16>,
+    /// Open a control socket here
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// `SHELF.SLOT@IFACE[,IFACE…]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AoeSpec {
+    /// Shelf and slot.
+    pub address: AoeAddress,
+    /// Never empty, none twice.
+    pub interfaces: Vec<InterfaceName>,
+}
+
+impl AoeSpec {
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let shaped = || Wrong::new(format!("`{text}` is no AoE address"), "write it as 0.1@eth1");
+        let (address, names) = text.split_once('@').ok_or_else(shaped)?;
+        let (shelf, slot) = address.split_once('.').ok_or_else(shaped)?;
+        let shelf = shelf.parse().map_err(|_| shaped())?;
+        let slot = slot.parse().map_err(|_| shaped())?;
+        let mut interfaces: Vec<InterfaceName> = Vec::new();
+        for name in names.split(',') {
+            let interface = name.parse()?;
+            if interfaces.contains(&interface) {
+                return Err(Wrong::new(format!("`{name}` is named twice"), "name it once"));
+            }
+            interfaces.push(interface);
+        }
+        Ok(Self { address: AoeAddress::new(shelf, slot)?, interfaces })
+    }
+}
+
+/// `IQN[@ADDR:PORT]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IscsiSpec {
+    /// The target.
+    pub target: IscsiName,
+    /// Where it listens, if not at the default portal.
+    pub portal: Option<SocketAddr>,
+}
+
+impl IscsiSpec {
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let (name, address) = match text.split_once('@') {
+            Some((name, address)) => (name, Some(portal(address)?)),
+            None => (text, None),
+        };
+        Ok(Self { target: name.parse()?, portal: address })
+    }
+}
+
+/// `vblade`: its own options, and positions.
+#[derive(Debug, Args)]
+pub struct VbladeArgs {
+    /// Buffer count told to clients
+    #[arg(short = 'b', value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub buffers: Option<u16>,
+    /// Serve only if the device can be used without the page cache
+    #[arg(short = 'd')]
+    pub direct: bool,
+    /// Acknowledge writes only when they are on stable storage (always so here)
+    #[arg(short = 's')]
+    pub sync: bool,
+    /// Refuse every write
+    #[arg(short = 'r')]
+    pub read_only: bool,
+    /// Stations that are answered
+    #[arg(short = 'm', value_name = "MAC,…", value_delimiter = ',')]
+    pub allow: Vec<Mac>,
+    /// Sectors of 512 bytes to leave out at the beginning
+    #[arg(short = 'o', value_name = "OFFSET", default_value_t = 0)]
+    pub offset: u64,
+    /// Sectors of 512 bytes to export; up to the end if not given
+    #[arg(short = 'l', value_name = "LENGTH", value_parser = clap::value_parser!(u64).range(1..))]
+    pub length: Option<u64>,
+    /// AoE config string
+    #[arg(short = 'c', value_name = "CONFIG")]
+    pub config: Option<String>,
+    /// Open a control socket here
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+    /// Major AoE address
+    pub shelf: i64,
+    /// Minor AoE address
+    pub slot: i64,
+    /// Network interface
+    pub iface: InterfaceName,
+    /// Block device or image file
+    pub file: PathBuf,
+}
+
+/// The whole command, for help, completions and man pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Prints completions for `shell`.
+pub fn completions(shell: clap_complete::Shell, out: &mut dyn std::io::Write) {
+    clap_complete::generate(shell, &mut command(), "corbel-target", out);
+}
+
+/// Writes `corbel-target.1` and one page per subcommand into `dir`.
+pub fn man(dir: &std::path::Path) -> std::io::Result<()> {
+    clap_mangen::generate_to(command(), dir)
+}
