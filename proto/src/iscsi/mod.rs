@@ -10,6 +10,7 @@
 //! params.rs    the operational keys and how each is settled
 //! text.rs      key=value text
 //! login/       the login phase
+//! exchange.rs  text in full feature phase, in any number of PDUs
 //! initiator/   the initiator's connection after login
 //! name.rs      iSCSI names and their normal form
 //! sequence.rs  serial numbers and the command window
@@ -21,6 +22,7 @@ pub mod ahs;
 pub mod bhs;
 pub mod chap;
 pub mod digest;
+pub mod exchange;
 pub mod framer;
 pub mod initiator;
 pub mod login;
