@@ -95,7 +95,11 @@ pub struct ExportArgs {
     #[arg(long, value_name = "IQN[@ADDR:PORT]", value_parser = IscsiSpec::parse)]
     pub iscsi: Option<IscsiSpec>,
     /// Logical unit number
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(LUN_MAX)))]
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u16).range(..=i64::from(LUN_MAX))
+    )]
     pub lun: u16,
     /// Refuse every write
     #[arg(long)]

@@ -135,7 +135,8 @@ fn all_errors_are_told_at_once_in_order() {
 fn nothing_is_given_twice() {
     let two = |a: &str, b: &str| {
         wrong(&format!(
-            "[[export]]\nname = \"a\"\npath = \"/a\"\n{a}\n[[export]]\nname = \"b\"\npath = \"/b\"\n{b}"
+            "[[export]]\nname = \"a\"\npath = \"/a\"\n{a}\n\
+             [[export]]\nname = \"b\"\npath = \"/b\"\n{b}"
         ))
     };
     let aoe = "aoe = [{ shelf = 1, slot = 2, interfaces = [\"eth1\"] }]";

@@ -284,7 +284,10 @@ fn logout_is_the_last_thing() {
 proptest! {
     #[test]
     fn no_stream_makes_it_panic_or_hold_more_than_its_bounds(
-        pdus in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 48), 0u32..300), 1..40),
+        pdus in prop::collection::vec(
+            (any::<u8>(), prop::collection::vec(any::<u8>(), 48), 0u32..300),
+            1..40,
+        ),
         piece in 1usize..200,
     ) {
         let mut talk = Talk::logged_in(&terms());
