@@ -59,12 +59,12 @@ pub(super) const KEYS: &[Key] = &[
          address that only your monitoring reaches. Read at start only.",
     ),
     key("daemon", "limits", "table", "", "What initiators can use up."),
-    key("daemon.limits", "sessions", "1 to 65535", "256", "iSCSI sessions at a time."),
+    key("daemon.limits", "sessions", "1 to 65535", "4096", "iSCSI sessions at a time."),
     key(
         "daemon.limits",
         "connections",
         "1 to 65535",
-        "512",
+        "8192",
         "TCP connections at a time, those in login included.",
     ),
     key(

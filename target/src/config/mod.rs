@@ -90,8 +90,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            sessions: 256,
-            connections: 512,
+            sessions: 4096,
+            connections: 8192,
             memory: 256 << 20,
             login_timeout: Duration::from_secs(15),
         }
@@ -364,7 +364,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     };
     let bytes = read_bounded(path).map_err(|error| unreadable(&error))?;
     let text = String::from_utf8(bytes).map_err(|error| unreadable(&error))?;
-    let base = path.parent().unwrap_or(Path::new("."));
+    let base = path.parent().unwrap_or_else(|| Path::new("."));
     parse(&text, &file, base)
 }
 
