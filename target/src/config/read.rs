@@ -181,7 +181,7 @@ fn serial(text: &str) -> Result<String, Wrong> {
 }
 
 fn naa(text: &str) -> Result<u64, Wrong> {
-    let digits = text.strip_prefix("naa.").or(text.strip_prefix("0x")).unwrap_or(text);
+    let digits = text.strip_prefix("naa.").or_else(|| text.strip_prefix("0x")).unwrap_or(text);
     let hex = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     let number = u64::from_str_radix(digits, 16).ok().filter(|_| hex);
     // NAA 2 (extended), 3 (local) and 5 (registered) have eight bytes: SPC-4 7.8.6.6.
