@@ -16,6 +16,7 @@
 //! on io_uring, `admin/` is the control plane (tokio).
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod aoe;
 pub mod ata;
 pub mod cli;
