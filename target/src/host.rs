@@ -74,6 +74,8 @@ pub enum Message {
         /// The waiting request's number in its shard.
         waiter: u64,
     },
+    /// About iSCSI sessions.
+    Iscsi(crate::iscsi::Message),
 }
 
 /// The surroundings of a shard.

@@ -1,1 +1,57 @@
-//! Portals, targets and sessions: the wire machine of corbel-proto joined to logical units.
+//! iSCSI targets: who may log in, sessions, and the way from a PDU to a logical unit and back.
+//!
+//! ```text
+//! model.rs      targets, portals, access: what the operator configured, as one snapshot
+//! device.rs     what a logical unit must be able to do, said without SCSI
+//! discovery.rs  SendTargets, in as many pieces as it takes
+//! registry.rs   all sessions of the process: handles, limits, who replaces whom
+//! server/       one shard's connections, sessions and tasks
+//! ```
+//!
+//! A session lives on the shard that accepted its connection. Shards talk only about what ends
+//! work: reinstatement, and task management that reaches other sessions ([`Message`]).
+
+pub mod device;
+pub mod discovery;
+pub mod model;
+pub mod registry;
+pub mod server;
+
+use crate::host::ShardId;
+use crate::volume::VolumeId;
+
+/// What shards tell each other about sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// End session `tsih`; answer [`Message::SessionFenced`] once none of its work can reach a
+    /// medium any more.
+    CloseSession {
+        /// Which.
+        tsih: u16,
+        /// Who waits: its shard, and the new session.
+        shard: ShardId,
+        /// The new session.
+        successor: u16,
+    },
+    /// The session that `successor` replaces has no effect any more.
+    SessionFenced {
+        /// The new session.
+        successor: u16,
+    },
+    /// Stop all work on `volume`; answer [`Message::Cleared`] once none of it can reach the medium.
+    Clear {
+        /// Logical unit.
+        volume: VolumeId,
+        /// Sessions are told that they were reset, not only cleared.
+        reset: bool,
+        /// Who waits.
+        shard: ShardId,
+        /// Its number for this.
+        ask: u64,
+    },
+    /// See [`Message::Clear`].
+    Cleared {
+        /// The asking shard's number.
+        ask: u64,
+    },
+}

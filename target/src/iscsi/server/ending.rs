@@ -1,0 +1,138 @@
+//! How sessions end: logout, loss of the connection, replacement by a new login. In each case a
+//! session is over only when nothing of it can reach a medium any more.
+
+use corbel_proto::iscsi::pdu::logout::{self, LogoutRequest, Reason};
+use corbel_proto::iscsi::target::Closed;
+use corbel_proto::memory::Buffer;
+
+use super::super::Message as Between;
+use super::super::device::Device;
+use super::tmf::Then;
+use super::{ConnId, Context, IscsiServer};
+use crate::host::{Host, Message, ShardId};
+
+impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
+    /// Another shard, or this one, says something about sessions.
+    pub fn message<H>(&mut self, message: Between, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        match message {
+            Between::CloseSession { tsih, shard, successor } => {
+                self.fence(tsih, shard, successor, cx);
+            }
+            Between::SessionFenced { successor } => self.fenced(successor, cx),
+            Between::Clear { volume, reset, shard, ask } => {
+                self.clear_for(volume, reset, (shard, ask), cx);
+            }
+            Between::Cleared { ask } => {
+                if let Ok(key) = usize::try_from(ask) {
+                    self.drained(key, cx);
+                }
+            }
+        }
+    }
+
+    pub(super) fn logout<H>(
+        &mut self,
+        id: ConnId,
+        request: &LogoutRequest,
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(conn) = self.conns.get_mut(id.key()) else { return };
+        let Some(tsih) = conn.session else { return };
+        let Some(session) = self.sessions.get(&tsih) else { return };
+        let refusal = match request.reason {
+            Reason::CloseSession => None,
+            Reason::CloseConnection if request.cid == session.admission.cid => None,
+            Reason::CloseConnection => Some(logout::CID_NOT_FOUND),
+            Reason::RemoveForRecovery => Some(logout::RECOVERY_UNSUPPORTED),
+        };
+        match refusal {
+            Some(code) => conn.wire.logout_response(request.itt, code),
+            None => self.stop_all(tsih, Then::Logout(id, request.itt), cx),
+        }
+    }
+
+    pub(super) fn logged_out<H>(&mut self, id: ConnId, itt: u32, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        if let Some(conn) = self.conn(id) {
+            conn.wire.logout_response(itt, logout::CLOSED);
+            self.drive(id, cx);
+        }
+    }
+
+    /// A connection is over, for whatever reason.
+    pub(super) fn wire_closed<H>(&mut self, id: ConnId, why: Closed, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(conn) = self.conn(id) else { return };
+        tracing::info!(peer = %conn.peer, ?why, "connection ends");
+        if !conn.close_told {
+            conn.close_told = true;
+            self.closing.push_back(id);
+        }
+        let Some(tsih) = self.conn(id).and_then(|conn| conn.session.take()) else { return };
+        let Some(session) = self.sessions.get_mut(&tsih) else { return };
+        session.conn = None;
+        session.ending = true;
+        let tags: Vec<u32> = session.tasks.keys().copied().collect();
+        for itt in tags {
+            self.stop(tsih, itt, cx);
+        }
+        self.finish_session(tsih, cx);
+    }
+
+    /// Forgets a session that is ending, if nothing of it is left; tells those who wait for that.
+    pub(super) fn finish_session<H>(&mut self, tsih: u16, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let over = |s: &super::Session<B, D>| s.ending && s.at_medium == 0 && !s.fencing;
+        if !self.sessions.get(&tsih).is_some_and(over) {
+            return;
+        }
+        let Some(session) = self.sessions.remove(&tsih) else { return };
+        Self::detach(session.nexuses.into_values());
+        self.registry.leave(tsih);
+        for (shard, successor) in session.waiters {
+            cx.host.post(shard, Message::Iscsi(Between::SessionFenced { successor }));
+        }
+    }
+
+    /// A new login replaces session `tsih`: end it, and say so when it is over.
+    fn fence<H>(&mut self, tsih: u16, shard: ShardId, successor: u16, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(session) = self.sessions.get_mut(&tsih) else {
+            cx.host.post(shard, Message::Iscsi(Between::SessionFenced { successor }));
+            return;
+        };
+        session.waiters.push((shard, successor));
+        tracing::info!(tsih, successor, "session is replaced");
+        match session.conn {
+            Some(id) => self.close(id, cx),
+            None => self.finish_session(tsih, cx),
+        }
+    }
+
+    /// The session that `tsih` replaces is over.
+    fn fenced<H>(&mut self, tsih: u16, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(session) = self.sessions.get_mut(&tsih) else { return };
+        session.fencing = false;
+        if session.ending {
+            self.finish_session(tsih, cx);
+        } else {
+            self.welcome(tsih, cx);
+        }
+    }
+}

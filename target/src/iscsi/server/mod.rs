@@ -1,0 +1,466 @@
+//! One shard's iSCSI server: connections, sessions, tasks.
+//!
+//! The host hands in what the sockets say and asks what to send; block I/O goes through the
+//! engine, and its outcomes come back by [`IscsiServer::complete`]. After any call that may have
+//! changed something: [`IscsiServer::poll_ready`] names connections to send on or read from again,
+//! and [`IscsiServer::poll_close`] those to close.
+
+mod ending;
+mod login;
+mod status;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod tmf;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use corbel_proto::iscsi::bhs::Lun;
+use corbel_proto::iscsi::login::target::{Admission, Login};
+use corbel_proto::iscsi::params::Limits;
+use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
+use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing};
+use corbel_proto::memory::{Buffer, Slice};
+use corbel_proto::time::{Duration, Instant};
+use slab::Slab;
+
+use super::device::{Attention, Device};
+use super::discovery::Exchange;
+use super::model::{Target, Targets};
+use super::registry::Registry;
+use crate::host::{Host, ShardId};
+use crate::volume::engine::Engine;
+pub use status::SessionStatus;
+use tasks::{Task, Work};
+use tmf::Drain;
+
+/// Names a connection of this shard. Never used again for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(u64);
+
+impl ConnId {
+    fn new(key: usize, generation: u32) -> Self {
+        let key = u32::try_from(key).expect("connections are bounded");
+        Self(u64::from(generation) << 32 | u64::from(key))
+    }
+
+    fn key(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+
+    fn generation(self) -> u32 {
+        u32::try_from(self.0 >> 32).expect("32 bits are left")
+    }
+}
+
+/// How this server behaves. Limits on connections are per shard.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Window, timeouts, pings.
+    pub wire: Wire,
+    /// What is offered in negotiation.
+    pub limits: Limits,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Of these, not yet logged in.
+    pub half_open_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            wire: Wire::default(),
+            limits: Limits::default(),
+            connections_max: 4096,
+            half_open_max: 128,
+        }
+    }
+}
+
+/// Why a connection is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too many connections.
+    Full,
+    /// Too many that have not logged in.
+    HalfOpen,
+    /// The server is stopping.
+    Stopping,
+}
+
+/// What a call may use of its surroundings.
+#[derive(Debug)]
+pub struct Context<'a, B, H> {
+    /// Memory, time, messages.
+    pub host: &'a mut H,
+    /// Block I/O.
+    pub engine: &'a mut Engine<B>,
+}
+
+#[derive(Debug)]
+struct Conn<B> {
+    wire: Connection<B>,
+    generation: u32,
+    peer: SocketAddr,
+    local: SocketAddr,
+    login: Login,
+    exchange: Exchange,
+    session: Option<u16>,
+    /// The login is complete.
+    full: bool,
+    /// It is in the list of [`IscsiServer::poll_ready`].
+    queued: bool,
+    close_told: bool,
+}
+
+#[derive(Debug)]
+struct Session<B, D: Device<B>> {
+    conn: Option<ConnId>,
+    admission: Box<Admission>,
+    target: Option<Arc<Target<D>>>,
+    luns: Vec<Lun>,
+    /// By LUN and by volume, so that a LUN that is given to another volume starts afresh.
+    nexuses: HashMap<(u16, u32), Nexus<B, D>>,
+    tasks: HashMap<u32, Task<B, D>>,
+    /// Requests that the engine has not answered.
+    at_medium: usize,
+    /// It waits for the session that it replaces.
+    fencing: bool,
+    /// No connection any more; only what is at the medium is awaited.
+    ending: bool,
+    /// Sessions that wait for this one's end.
+    waiters: Vec<(ShardId, u16)>,
+    commands: u64,
+}
+
+#[derive(Debug)]
+struct Nexus<B, D: Device<B>> {
+    device: Arc<D>,
+    state: D::Nexus,
+}
+
+/// One shard's share of the iSCSI server.
+#[derive(Debug)]
+pub struct IscsiServer<B, D: Device<B>> {
+    config: Config,
+    registry: Arc<Registry>,
+    targets: Arc<Targets<D>>,
+    conns: Slab<Conn<B>>,
+    generation: u32,
+    half_open: usize,
+    sessions: HashMap<u16, Session<B, D>>,
+    works: Slab<Work<B, D>>,
+    drains: Slab<Drain>,
+    timers: BTreeSet<(Instant, ConnId)>,
+    starving: HashSet<ConnId>,
+    ready: VecDeque<ConnId>,
+    closing: VecDeque<ConnId>,
+    stop_at: Option<Instant>,
+    stopping: bool,
+}
+
+impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
+    /// A server of no connections.
+    pub fn new(config: Config, registry: Arc<Registry>, targets: Arc<Targets<D>>) -> Self {
+        Self {
+            config,
+            registry,
+            targets,
+            conns: Slab::new(),
+            generation: 0,
+            half_open: 0,
+            sessions: HashMap::new(),
+            works: Slab::new(),
+            drains: Slab::new(),
+            timers: BTreeSet::new(),
+            starving: HashSet::new(),
+            ready: VecDeque::new(),
+            closing: VecDeque::new(),
+            stop_at: None,
+            stopping: false,
+        }
+    }
+
+    /// A connection from `peer` to our `local` address.
+    pub fn accept(
+        &mut self,
+        peer: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) -> Result<ConnId, Refusal> {
+        if self.stopping {
+            return Err(Refusal::Stopping);
+        }
+        if self.conns.len() >= self.config.connections_max {
+            return Err(Refusal::Full);
+        }
+        if self.half_open >= self.config.half_open_max {
+            return Err(Refusal::HalfOpen);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        self.half_open += 1;
+        let key = self.conns.insert(Conn {
+            wire: Connection::new(self.config.wire, now),
+            generation: self.generation,
+            peer,
+            local,
+            login: Login::new(self.config.limits.clone(), self.config.wire.window),
+            exchange: Exchange::default(),
+            session: None,
+            full: false,
+            queued: false,
+            close_told: false,
+        });
+        let id = ConnId::new(key, self.generation);
+        self.arm(id);
+        Ok(id)
+    }
+
+    /// Stream bytes came. All of them are taken; heed [`Self::wants_read`] before reading more.
+    pub fn received<H>(&mut self, id: ConnId, bytes: &[u8], cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let now = cx.host.now();
+        let Some(conn) = self.conn(id) else { return };
+        conn.wire.handle_bytes(bytes, cx.host, now);
+        self.drive(id, cx);
+    }
+
+    /// How many of the next stream bytes are write data, and can be received straight to their
+    /// place: see [`Self::take_direct`].
+    pub fn direct(&self, id: ConnId) -> Option<u32> {
+        self.conn_ref(id)?.wire.direct()
+    }
+
+    /// Lends the place of the next stream bytes. Give it back with [`Self::direct_done`]; nothing
+    /// else may be received in between. `None`: receive as usual.
+    pub fn take_direct(&mut self, id: ConnId) -> Option<Slice<B>> {
+        self.conn(id)?.wire.take_direct()
+    }
+
+    /// The first `len` bytes of what [`Self::take_direct`] lent were received.
+    pub fn direct_done<H>(
+        &mut self,
+        id: ConnId,
+        slice: Slice<B>,
+        len: u32,
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let now = cx.host.now();
+        let Some(conn) = self.conn(id) else { return };
+        conn.wire.direct_done(slice, len, cx.host, now);
+        self.drive(id, cx);
+    }
+
+    /// The next PDU to send on a connection.
+    pub fn transmit(&mut self, id: ConnId) -> Option<Outgoing<B>> {
+        self.conn(id)?.wire.poll_transmit()
+    }
+
+    /// False while a connection should not be read.
+    pub fn wants_read(&self, id: ConnId) -> bool {
+        self.conn_ref(id).is_some_and(|conn| conn.wire.wants_read())
+    }
+
+    /// The next connection that may have something to send, or may be read again.
+    pub fn poll_ready(&mut self) -> Option<ConnId> {
+        loop {
+            let id = self.ready.pop_front()?;
+            if let Some(conn) = self.conn(id) {
+                conn.queued = false;
+                return Some(id);
+            }
+        }
+    }
+
+    /// The next connection to close, once everything [`Self::transmit`] gives was sent (or that
+    /// has taken too long). Then call [`Self::closed`].
+    pub fn poll_close(&mut self) -> Option<ConnId> {
+        self.closing.pop_front()
+    }
+
+    /// The socket of a connection is closed, or lost.
+    pub fn closed<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(conn) = self.conn(id) else { return };
+        conn.wire.close(Closed::ByServer);
+        self.drive(id, cx);
+        self.closing.retain(|other| *other != id);
+        let conn = self.conns.remove(id.key());
+        if !conn.full {
+            self.half_open -= 1;
+        }
+    }
+
+    /// Memory may have come back: commands that wait for it go on. Call it once per turn.
+    pub fn turn<H>(&mut self, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        if self.starving.is_empty() {
+            return;
+        }
+        for id in self.starving.drain().collect::<Vec<_>>() {
+            let Some(conn) = self.conn(id) else { continue };
+            conn.wire.memory_returned(cx.host);
+            self.drive(id, cx);
+        }
+    }
+
+    /// When [`Self::timeout`] wants to be called.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.stop_at].into_iter().flatten().min()
+    }
+
+    /// Time passed.
+    pub fn timeout<H>(&mut self, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let now = cx.host.now();
+        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            let Some(conn) = self.conn(id) else { continue };
+            conn.wire.handle_timeout(now);
+            self.arm(id);
+            self.drive(id, cx);
+        }
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.stop_at = None;
+            for id in self.all() {
+                self.close(id, cx);
+            }
+        }
+    }
+
+    /// Asks every initiator to log out, and closes what is left after `grace`. Nothing new is
+    /// accepted. The server is down when [`Self::is_idle`] says so.
+    pub fn shutdown(&mut self, grace: Duration, now: Instant) {
+        self.stopping = true;
+        self.stop_at = Some(now + grace);
+        let within_s = u16::try_from(grace.as_secs()).unwrap_or(u16::MAX);
+        for id in self.all() {
+            if let Some(conn) = self.conn(id) {
+                conn.wire.send_async(Lun(0), AsyncEvent::LogoutRequest { within_s }, &[]);
+            }
+            self.touch(id);
+        }
+    }
+
+    /// No connection, no session and no work is left.
+    pub fn is_idle(&self) -> bool {
+        self.conns.is_empty() && self.sessions.is_empty() && self.works.is_empty()
+    }
+
+    /// From now on these are the targets. Sessions of targets that are gone, or closed to their
+    /// initiator, end; the others learn of changed logical units.
+    pub fn set_targets<H>(&mut self, targets: Arc<Targets<D>>, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        self.targets = targets;
+        let mut lost = Vec::new();
+        for session in self.sessions.values_mut() {
+            let (Some(name), Some(id)) = (&session.admission.target, session.conn) else {
+                continue;
+            };
+            let peer = self.conns.get(id.key()).map(|conn| conn.peer);
+            let target = self.targets.find(name).filter(|target| {
+                peer.is_some_and(|p| target.allow.admits(&session.admission.initiator, p.ip()))
+            });
+            let Some(target) = target else {
+                lost.push(id);
+                continue;
+            };
+            let same = |old: &Arc<Target<D>>| {
+                old.luns.len() == target.luns.len()
+                    && old
+                        .luns
+                        .iter()
+                        .zip(&target.luns)
+                        .all(|((a, x), (b, y))| a == b && x.volume() == y.volume())
+            };
+            if !session.target.as_ref().is_some_and(same) {
+                for nexus in session.nexuses.values_mut() {
+                    nexus.device.attention(&mut nexus.state, Attention::LunsChanged);
+                }
+            }
+            session.luns = target.lun_list();
+            session.target = Some(target.clone());
+        }
+        for id in lost {
+            tracing::info!(conn = id.0, "target is gone: session ends");
+            self.close(id, cx);
+        }
+    }
+
+    fn all(&self) -> Vec<ConnId> {
+        self.conns.iter().map(|(key, conn)| ConnId::new(key, conn.generation)).collect()
+    }
+
+    fn conn(&mut self, id: ConnId) -> Option<&mut Conn<B>> {
+        self.conns.get_mut(id.key()).filter(|conn| conn.generation == id.generation())
+    }
+
+    fn conn_ref(&self, id: ConnId) -> Option<&Conn<B>> {
+        self.conns.get(id.key()).filter(|conn| conn.generation == id.generation())
+    }
+
+    fn close<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        if let Some(conn) = self.conn(id) {
+            conn.wire.close(Closed::ByServer);
+            self.drive(id, cx);
+        }
+    }
+
+    fn arm(&mut self, id: ConnId) {
+        if let Some(at) = self.conn(id).and_then(|conn| conn.wire.poll_timeout()) {
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// The host should look at this connection.
+    fn touch(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn(id)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Deals with everything a connection has to say.
+    fn drive<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        while let Some(event) = self.conn(id).and_then(|conn| conn.wire.poll()) {
+            match event {
+                Event::Login(request, text) => self.login(id, &request, &text, cx),
+                Event::Text(request, text) => self.text(id, &request, &text),
+                Event::Command(command) => self.command(id, &command, cx),
+                Event::DataOut { itt, data } => self.data_out(id, itt, data, cx),
+                Event::DataFailed { itt, fault } => self.data_failed(id, itt, fault),
+                Event::Task(request) => self.function(id, &request, cx),
+                Event::Logout(request) => self.logout(id, &request, cx),
+                Event::Closed(why) => self.wire_closed(id, why, cx),
+            }
+        }
+        let Some(conn) = self.conn(id) else { return };
+        if conn.wire.starved() > 0 {
+            self.starving.insert(id);
+        }
+        self.touch(id);
+    }
+}
