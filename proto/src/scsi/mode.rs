@@ -186,7 +186,8 @@ fn select_page(
     let short = || Sense::from(Condition::PARAMETER_LIST_LENGTH_ERROR);
     let &[code, len] = list[at..].first_chunk().ok_or_else(short)?;
     let code = code & 0x7f; // PS is reserved here; initiators send it back as they read it
-    let now = page(code, current, false).ok_or(Sense::invalid_parameter(point(0), Some(6)))?;
+    let now =
+        page(code, current, false).ok_or_else(|| Sense::invalid_parameter(point(0), Some(6)))?;
     if len != now[1] {
         return Err(Sense::invalid_parameter(point(1), None));
     }

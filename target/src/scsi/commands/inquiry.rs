@@ -1,0 +1,74 @@
+//! INQUIRY (SPC-4 6.6).
+
+use corbel_proto::scsi::inquiry::{DISK, Inquiry};
+use corbel_proto::scsi::vpd::{self, Designator};
+use corbel_proto::scsi::{Sense, ascii_field};
+
+use crate::scsi::{LogicalUnit, Plan, View, limits};
+use crate::volume::identity::{REVISION, VENDOR};
+
+/// In ascending order, as page 00 must list them.
+const PAGES: [u8; 7] = [
+    vpd::SUPPORTED_PAGES,
+    vpd::UNIT_SERIAL_NUMBER,
+    vpd::DEVICE_IDENTIFICATION,
+    vpd::EXTENDED_INQUIRY,
+    vpd::BLOCK_LIMITS,
+    vpd::BLOCK_CHARACTERISTICS,
+    vpd::LOGICAL_BLOCK_PROVISIONING,
+];
+
+pub(in crate::scsi) fn plan(
+    lu: &LogicalUnit,
+    view: &View<'_>,
+    page: Option<u8>,
+    allocation: u16,
+) -> Result<Plan, Sense> {
+    let data = match page {
+        None => standard(lu),
+        Some(code) => vpd::page(DISK, code, body(lu, view, code)?),
+    };
+    Ok(Plan::data(data, u32::from(allocation)))
+}
+
+fn standard(lu: &LogicalUnit) -> Vec<u8> {
+    let inquiry = Inquiry {
+        peripheral: DISK,
+        removable: lu.volume.options.removable,
+        vendor: VENDOR,
+        product: &lu.volume.identity.model,
+        revision: REVISION,
+    };
+    inquiry.emit()
+}
+
+fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
+    let volume = &lu.volume;
+    Ok(match code {
+        vpd::SUPPORTED_PAGES => PAGES.to_vec(),
+        vpd::UNIT_SERIAL_NUMBER => {
+            let len = volume.identity.serial.len().min(20);
+            ascii_field::<20>(&volume.identity.serial)[..len].to_vec()
+        }
+        vpd::DEVICE_IDENTIFICATION => vpd::identification(&designators(lu, view)),
+        vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(),
+        vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
+        vpd::BLOCK_CHARACTERISTICS => vpd::characteristics(volume.facts.rotational),
+        vpd::LOGICAL_BLOCK_PROVISIONING => {
+            vpd::provisioning(limits::thin(volume), volume.facts.discard_zeroes)
+        }
+        _ => return Err(Sense::invalid_cdb(2, None)),
+    })
+}
+
+/// The unit's names first: they are the same through every port, on every head.
+fn designators(lu: &LogicalUnit, view: &View<'_>) -> [Designator; 5] {
+    let identity = &lu.volume.identity;
+    [
+        Designator::Naa(identity.naa),
+        Designator::T10Vendor { vendor: VENDOR.to_owned(), id: identity.serial.clone() },
+        Designator::RelativeTargetPort(view.relative_port),
+        Designator::TargetPortGroup(view.port_group),
+        Designator::TargetPortName(view.port_name.to_owned()),
+    ]
+}

@@ -1,0 +1,13 @@
+//! One file for each family of commands.
+
+pub(super) mod capacity;
+pub(super) mod inquiry;
+pub(super) mod mode;
+pub(super) mod opcodes;
+pub(super) mod report_luns;
+pub(super) mod request_sense;
+pub(super) mod rw;
+pub(super) mod start_stop;
+pub(super) mod sync;
+pub(super) mod unmap;
+pub(super) mod write_same;

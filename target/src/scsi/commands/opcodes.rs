@@ -1,0 +1,74 @@
+//! REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), from the table that parses.
+
+use corbel_proto::scsi::Sense;
+use corbel_proto::scsi::cdb::ReportOpcodes;
+use corbel_proto::scsi::opcode::{OPCODES, Opcode};
+
+use crate::scsi::{LogicalUnit, Plan, limits};
+
+const UNMAP: u8 = 0x42;
+const WRITE_AND_VERIFY: [u8; 3] = [0x2e, 0x8e, 0xae];
+
+/// Whether this unit has the command: UNMAP only if thin; WRITE AND VERIFY never, for the volume
+/// has no way to read back past its own cache.
+pub(in crate::scsi) fn supported(lu: &LogicalUnit, code: u8) -> bool {
+    match code {
+        UNMAP => limits::thin(&lu.volume),
+        code => !WRITE_AND_VERIFY.contains(&code),
+    }
+}
+
+pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &ReportOpcodes) -> Result<Plan, Sense> {
+    let data = match command.options {
+        0 => all(lu, command.timeouts),
+        1..=3 => one(lu, command)?,
+        _ => return Err(Sense::invalid_cdb(2, Some(2))),
+    };
+    Ok(Plan::data(data, command.allocation))
+}
+
+/// Command timeouts descriptor: no timeouts are told.
+const TIMEOUTS: [u8; 12] = [0, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+fn all(lu: &LogicalUnit, timeouts: bool) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    for op in OPCODES.iter().filter(|op| supported(lu, op.code)) {
+        let serves = u8::from(op.service_action.is_some());
+        let len = u8::try_from(op.usage.len()).expect("at most 16");
+        let action = op.service_action.unwrap_or(0);
+        let flags = u8::from(timeouts) << 1 | serves; // CTDP, SERVACTV
+        out.extend_from_slice(&[op.code, 0, 0, action, 0, flags, 0, len]);
+        if timeouts {
+            out.extend_from_slice(&TIMEOUTS);
+        }
+    }
+    let len = u32::try_from(out.len() - 4).expect("a few dozen commands");
+    out[..4].copy_from_slice(&len.to_be_bytes());
+    out
+}
+
+/// Options 1 and 2 say whether the caller believes in service actions; being wrong about a code
+/// that is known is an invalid field.
+fn one(lu: &LogicalUnit, command: &ReportOpcodes) -> Result<Vec<u8>, Sense> {
+    let has_actions = Opcode::has_service_actions(command.code);
+    match command.options {
+        1 if has_actions => return Err(Sense::invalid_cdb(2, Some(2))),
+        2 if !has_actions => return Err(Sense::invalid_cdb(2, Some(2))),
+        _ => {}
+    }
+    let action = if has_actions { command.service_action } else { 0 };
+    let found = OPCODES
+        .iter()
+        .find(|op| op.code == command.code && u16::from(op.service_action.unwrap_or(0)) == action)
+        .filter(|op| supported(lu, op.code));
+    let Some(op) = found else {
+        return Ok(vec![0, 0x01, 0, 0]); // SUPPORT 001b: not supported
+    };
+    let len = u8::try_from(op.usage.len()).expect("at most 16");
+    let mut out = vec![0, u8::from(command.timeouts) << 7 | 0x03, 0, len];
+    out.extend_from_slice(op.usage);
+    if command.timeouts {
+        out.extend_from_slice(&TIMEOUTS);
+    }
+    Ok(out)
+}

@@ -1,0 +1,48 @@
+//! START STOP UNIT (SBC-3 5.25) and PREVENT ALLOW MEDIUM REMOVAL (5.9).
+
+use corbel_proto::scsi::cdb::StartStop;
+use corbel_proto::scsi::{Condition, Sense};
+
+use crate::scsi::media::{MediaKind, MediaPlan};
+use crate::scsi::unit::Medium;
+use crate::scsi::{LogicalUnit, Nexus, Plan};
+
+/// LOEJ moves the medium of a removable unit only; elsewhere it is an invalid field. Stopping and
+/// ejecting make everything stable, unless NO_FLUSH. There are no power conditions.
+pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &StartStop) -> Result<Plan, Sense> {
+    if command.power_condition != 0 {
+        return Err(Sense::invalid_cdb(4, Some(7)));
+    }
+    if command.load_eject && !lu.volume.options.removable {
+        return Err(Sense::invalid_cdb(4, Some(1)));
+    }
+    if command.start {
+        if lu.ejected() && !command.load_eject {
+            return Err(Condition::MEDIUM_NOT_PRESENT.into());
+        }
+        lu.set_medium(Medium::Started);
+        return Ok(Plan::good());
+    }
+    if command.load_eject {
+        if lu.removal_prevented() {
+            return Err(Condition::MEDIUM_REMOVAL_PREVENTED.into());
+        }
+        lu.set_medium(Medium::Ejected);
+    } else if !lu.ejected() {
+        lu.set_medium(Medium::Stopped);
+    }
+    if command.no_flush {
+        return Ok(Plan::good());
+    }
+    Ok(Plan::media(MediaPlan::new(MediaKind::Flush, true), 0, 0))
+}
+
+/// Holds for this initiator until it allows removal, goes away, or the unit is reset.
+pub(in crate::scsi) fn prevent_allow(nexus: &mut Nexus, prevent: u8) -> Result<Plan, Sense> {
+    match prevent {
+        0 => nexus.set_prevent(false),
+        1 => nexus.set_prevent(true),
+        _ => return Err(Sense::invalid_cdb(4, Some(1))),
+    }
+    Ok(Plan::good())
+}

@@ -1,0 +1,107 @@
+//! From CDB to plan.
+
+use corbel_proto::scsi::opcode::{Class, Opcode};
+use corbel_proto::scsi::{Command, Condition, Sense, cdb};
+
+use super::commands::{
+    capacity, inquiry, mode, opcodes, report_luns, request_sense, rw, start_stop, sync, unmap,
+    write_same,
+};
+use super::plan::ParameterKind;
+use super::{LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
+
+impl Nexus {
+    /// Plans the command in `cdb` (6 to 16 bytes, more are ignored).
+    pub fn begin(&mut self, view: &View<'_>, cdb: &[u8]) -> Plan {
+        if self.lu.volume.is_gone() {
+            return MissingLun::begin(view, cdb);
+        }
+        self.refresh(view);
+        match self.plan(view, cdb) {
+            Ok(plan) => plan,
+            Err(sense) => self.refuse(sense),
+        }
+    }
+
+    /// Continues `command` with its parameter list. Never asks for another.
+    pub fn resume(&mut self, view: &View<'_>, command: ParameterCommand, list: &[u8]) -> Plan {
+        if self.lu.volume.is_gone() {
+            return MissingLun::refuse();
+        }
+        self.refresh(view);
+        let plan = match command.0 {
+            ParameterKind::Unmap => unmap::resume(&self.lu, list),
+            ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
+        };
+        plan.unwrap_or_else(|sense| self.refuse(sense))
+    }
+
+    fn refuse(&self, sense: Sense) -> Plan {
+        Plan::respond(Reply::check(sense, self.lu.descriptor_sense()))
+    }
+
+    fn plan(&mut self, view: &View<'_>, cdb: &[u8]) -> Result<Plan, Sense> {
+        let identify = Opcode::find(cdb).is_some_and(|op| op.class == Class::Identify);
+        if !identify && let Some(attention) = self.take_attention() {
+            return Err(attention);
+        }
+        let (command, class) = cdb::parse(cdb)?;
+        if !opcodes::supported(&self.lu, cdb[0]) {
+            return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into());
+        }
+        self.lu.admit(class)?;
+        self.dispatch(view, command)
+    }
+
+    /// One line a command; each family is a file.
+    fn dispatch(&mut self, view: &View<'_>, command: Command) -> Result<Plan, Sense> {
+        let lu = &self.lu;
+        match command {
+            Command::Read { extent, fua: _ } => rw::read(lu, extent),
+            Command::Write { extent, fua } => rw::write(lu, extent, fua),
+            Command::OrWrite { extent, fua } => rw::or_write(lu, extent, fua),
+            Command::CompareAndWrite { extent, fua } => rw::compare_and_write(lu, extent, fua),
+            Command::Verify { extent, check } => rw::verify(lu, extent, check),
+            Command::WriteAndVerify { .. } => Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
+            Command::PreFetch { extent } => sync::pre_fetch(lu, extent),
+            Command::SynchronizeCache { extent, immediate } => sync::plan(lu, extent, immediate),
+            Command::WriteSame(command) => write_same::plan(lu, &command),
+            Command::Unmap { anchor, len } => unmap::plan(anchor, len),
+            Command::TestUnitReady => Ok(Plan::good()),
+            Command::RequestSense { descriptor, allocation } => {
+                Ok(request_sense::plan(self, descriptor, allocation))
+            }
+            Command::Inquiry { page, allocation } => inquiry::plan(lu, view, page, allocation),
+            Command::ReportLuns { select, allocation } => {
+                let plan = report_luns::plan(view, select, allocation)?;
+                self.forget(super::Attention::LunsChanged);
+                Ok(plan)
+            }
+            Command::ReportOpcodes(command) => opcodes::plan(lu, &command),
+            Command::ReadCapacity10 => Ok(capacity::plan10(lu)),
+            Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
+            Command::ModeSense(command) => mode::sense(lu, &command),
+            Command::ModeSelect(command) => mode::select(&command),
+            Command::StartStop(command) => start_stop::plan(lu, &command),
+            Command::PreventAllow { prevent } => start_stop::prevent_allow(self, prevent),
+        }
+    }
+}
+
+impl LogicalUnit {
+    /// Whether a command of `class` may run at all. Reservations are to be checked here, for the
+    /// class is all that SPC-4 table 65 asks about a command.
+    fn admit(&self, class: Class) -> Result<(), Sense> {
+        match class {
+            Class::Identify | Class::Inspect | Class::Configure => return Ok(()),
+            Class::Medium | Class::Read | Class::Write | Class::Flush => {}
+        }
+        if let Some(sense) = self.unready() {
+            return Err(sense);
+        }
+        match self.protection() {
+            Some(condition) if class == Class::Write => Err(condition.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! How much one command may ask for: told in VPD page B0, and held to.
+
+use corbel_proto::scsi::vpd::BlockLimits;
+
+use crate::volume::Volume;
+
+/// Payload of one command. Bounds what a session can pin; larger transfers gain nothing.
+pub const TRANSFER_BYTES_MAX: u64 = 4 << 20;
+
+/// Range of one WRITE SAME. It holds its range lock while it runs, so readers wait for it.
+pub const WRITE_SAME_BYTES_MAX: u64 = 256 << 20;
+
+/// Sum of the ranges of one UNMAP.
+pub const UNMAP_BYTES_MAX: u64 = 4 << 30;
+
+/// Ranges in one UNMAP: a parameter list of 4104 bytes.
+pub const UNMAP_EXTENTS_MAX: usize = 256;
+
+/// Blocks of one COMPARE AND WRITE, all that its count can say.
+const COMPARE_AND_WRITE_BLOCKS_MAX: u8 = u8::MAX;
+
+/// True if the unit is thinly provisioned: the operator wants it and the store can do it.
+pub fn thin(volume: &Volume) -> bool {
+    volume.options.thin && volume.facts.discard && !volume.options.read_only
+}
+
+/// VPD page B0 of `volume`.
+pub fn block_limits(volume: &Volume) -> BlockLimits {
+    let facts = &volume.facts;
+    let block = u64::from(facts.block_bytes);
+    let blocks = |bytes: u64| u32::try_from(bytes / block).unwrap_or(u32::MAX);
+    let granularity = facts.granularity_bytes.max(facts.physical_bytes);
+    // An optimum beyond the maximum is no use to anyone, and Linux rejects it loudly.
+    let optimal = u64::from(facts.optimal_bytes);
+    let optimal = if optimal <= TRANSFER_BYTES_MAX { optimal } else { 0 };
+    let mut limits = BlockLimits {
+        write_same_nonzero: true,
+        compare_and_write_max: COMPARE_AND_WRITE_BLOCKS_MAX,
+        granularity: u16::try_from(blocks(u64::from(granularity))).unwrap_or(0),
+        transfer_max: blocks(TRANSFER_BYTES_MAX),
+        transfer_optimal: blocks(optimal),
+        write_same_max: WRITE_SAME_BYTES_MAX / block,
+        ..BlockLimits::default()
+    };
+    if thin(volume) {
+        limits.unmap_blocks_max = blocks(UNMAP_BYTES_MAX);
+        limits.unmap_extents_max = u32::try_from(UNMAP_EXTENTS_MAX).expect("a few hundred");
+        limits.unmap_granularity = blocks(u64::from(facts.discard_granularity_bytes));
+    }
+    limits
+}

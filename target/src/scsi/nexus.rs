@@ -1,0 +1,167 @@
+//! One initiator's view of one unit: what it has been told, and what it has yet to be told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use corbel_proto::scsi::{Condition, Sense};
+
+use super::{LogicalUnit, View};
+
+/// What an initiator is told at its next command (SAM-5 5.14), most pressing first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Attention {
+    /// A new nexus: nothing is known about what came before.
+    PowerOn = 0,
+    /// The unit was reset.
+    Reset = 1,
+    /// Commands of this initiator were cleared by another.
+    CommandsCleared = 2,
+    /// A medium was loaded.
+    MediumLoaded = 3,
+    /// The volume has another size.
+    CapacityChanged = 4,
+    /// Another initiator changed mode parameters.
+    ModeChanged = 5,
+    /// REPORT LUNS has something new.
+    LunsChanged = 6,
+}
+
+/// All, in the order they are told.
+const ORDER: [Attention; 7] = [
+    Attention::PowerOn,
+    Attention::Reset,
+    Attention::CommandsCleared,
+    Attention::MediumLoaded,
+    Attention::CapacityChanged,
+    Attention::ModeChanged,
+    Attention::LunsChanged,
+];
+
+impl Attention {
+    /// Its sense.
+    pub const fn condition(self) -> Condition {
+        match self {
+            Self::PowerOn => Condition::POWER_ON_OR_RESET_OCCURRED,
+            Self::Reset => Condition::BUS_DEVICE_RESET_FUNCTION_OCCURRED,
+            Self::CommandsCleared => Condition::COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+            Self::MediumLoaded => Condition::NOT_READY_TO_READY_CHANGE,
+            Self::CapacityChanged => Condition::CAPACITY_DATA_HAS_CHANGED,
+            Self::ModeChanged => Condition::MODE_PARAMETERS_CHANGED,
+            Self::LunsChanged => Condition::REPORTED_LUNS_DATA_HAS_CHANGED,
+        }
+    }
+}
+
+/// Generations this initiator knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) size: u64,
+    pub(super) mode: u64,
+    pub(super) medium: u64,
+    pub(super) reset: u64,
+    pub(super) luns: u64,
+}
+
+/// One initiator (session) and one unit. Owned by the session; pending attentions are a set, so
+/// they are bounded and never doubled.
+#[derive(Debug)]
+pub struct Nexus {
+    pub(super) lu: Arc<LogicalUnit>,
+    pub(super) seen: Seen,
+    pending: u8,
+    prevents: bool,
+}
+
+impl Nexus {
+    /// A new nexus, whose first attention is power on.
+    pub fn new(lu: Arc<LogicalUnit>, view: &View<'_>) -> Self {
+        let seen = Self::current(&lu, view);
+        let mut nexus = Self { lu, seen, pending: 0, prevents: false };
+        nexus.attend(Attention::PowerOn);
+        nexus
+    }
+
+    /// The unit.
+    pub fn unit(&self) -> &Arc<LogicalUnit> {
+        &self.lu
+    }
+
+    /// Tell the initiator at its next command.
+    pub fn attend(&mut self, attention: Attention) {
+        self.pending |= 1 << attention as u8;
+    }
+
+    /// The initiator knows of it: after REPORT LUNS on any unit of the target, that the list has
+    /// changed is news no more (SPC-4 6.33).
+    pub fn forget(&mut self, attention: Attention) {
+        self.pending &= !(1 << attention as u8);
+    }
+
+    /// True if the next ordinary command will be answered by a unit attention.
+    pub fn has_attention(&mut self, view: &View<'_>) -> bool {
+        self.refresh(view);
+        self.pending != 0
+    }
+
+    fn current(lu: &LogicalUnit, view: &View<'_>) -> Seen {
+        Seen {
+            size: lu.volume.size_generation(),
+            mode: lu.mode_generation.load(Ordering::Acquire),
+            medium: lu.medium_generation.load(Ordering::Acquire),
+            reset: lu.reset_generation.load(Ordering::Acquire),
+            luns: view.luns_generation,
+        }
+    }
+
+    /// Notices what has changed since this initiator was last served.
+    pub(super) fn refresh(&mut self, view: &View<'_>) {
+        let now = Self::current(&self.lu, view);
+        if now == self.seen {
+            return;
+        }
+        let changed = [
+            (now.reset != self.seen.reset, Attention::Reset),
+            (now.medium != self.seen.medium, Attention::MediumLoaded),
+            (now.size != self.seen.size, Attention::CapacityChanged),
+            (now.mode != self.seen.mode, Attention::ModeChanged),
+            (now.luns != self.seen.luns, Attention::LunsChanged),
+        ];
+        for (_, attention) in changed.iter().filter(|(changed, _)| *changed) {
+            self.attend(*attention);
+        }
+        if now.reset != self.seen.reset {
+            self.prevents = false; // the reset has cleared it
+        }
+        self.seen = now;
+    }
+
+    /// Takes the attention to be told now.
+    pub(super) fn take_attention(&mut self) -> Option<Sense> {
+        let attention = ORDER.into_iter().find(|a| self.pending & 1 << *a as u8 != 0)?;
+        self.forget(attention);
+        if attention == Attention::PowerOn {
+            self.forget(Attention::Reset); // says the same, and less
+        }
+        Some(attention.condition().into())
+    }
+
+    /// PREVENT ALLOW MEDIUM REMOVAL by this initiator.
+    pub(super) fn set_prevent(&mut self, prevent: bool) {
+        match (self.prevents, prevent) {
+            (false, true) => self.lu.prevent(),
+            (true, false) => self.lu.allow(),
+            _ => {}
+        }
+        self.prevents = prevent;
+    }
+}
+
+impl Drop for Nexus {
+    /// An initiator that went away prevents nothing (SBC-3 5.9).
+    fn drop(&mut self) {
+        if self.prevents && self.lu.reset_generation.load(Ordering::Acquire) == self.seen.reset {
+            self.lu.allow();
+        }
+    }
+}

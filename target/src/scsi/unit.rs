@@ -1,0 +1,147 @@
+//! The logical unit: a volume, and what initiators may set on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use corbel_proto::scsi::mode::Parameters;
+use corbel_proto::scsi::{Condition, Sense};
+
+use crate::volume::Volume;
+
+/// A volume as a SCSI disk. Shared by all shards; what changes in it is atomic and rarely changes.
+#[derive(Debug)]
+pub struct LogicalUnit {
+    /// The device behind it.
+    pub volume: Arc<Volume>,
+    write_cache: AtomicBool,
+    descriptor_sense: AtomicBool,
+    write_protect: AtomicBool,
+    medium: AtomicU8,
+    prevents: AtomicU32,
+    pub(super) mode_generation: AtomicU64,
+    pub(super) medium_generation: AtomicU64,
+    pub(super) reset_generation: AtomicU64,
+}
+
+/// Whether the medium answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Medium {
+    Started = 0,
+    Stopped = 1,
+    Ejected = 2,
+}
+
+impl LogicalUnit {
+    /// A started unit with default mode parameters.
+    pub fn new(volume: Arc<Volume>) -> Self {
+        Self {
+            write_cache: AtomicBool::new(volume.facts.volatile_cache),
+            descriptor_sense: AtomicBool::new(false),
+            write_protect: AtomicBool::new(false),
+            medium: AtomicU8::new(Medium::Started as u8),
+            prevents: AtomicU32::new(0),
+            mode_generation: AtomicU64::new(0),
+            medium_generation: AtomicU64::new(0),
+            reset_generation: AtomicU64::new(0),
+            volume,
+        }
+    }
+
+    /// LOGICAL UNIT RESET: default parameters, nothing prevented, and every initiator is told.
+    /// Aborting the tasks is the transport's matter. An ejected medium stays out.
+    pub fn reset(&self) {
+        self.store(&self.default_parameters());
+        self.prevents.store(0, Ordering::Release);
+        let (stopped, started) = (Medium::Stopped as u8, Medium::Started as u8);
+        // Fails if it was not stopped, which is fine.
+        let _ = self.medium.compare_exchange(stopped, started, Ordering::AcqRel, Ordering::Relaxed);
+        self.reset_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// D_SENSE: sense data is sent in descriptor format.
+    pub fn descriptor_sense(&self) -> bool {
+        self.descriptor_sense.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn write_cache(&self) -> bool {
+        self.write_cache.load(Ordering::Acquire)
+    }
+
+    pub(super) fn parameters(&self) -> Parameters {
+        Parameters {
+            write_cache: self.write_cache(),
+            descriptor_sense: self.descriptor_sense(),
+            software_write_protect: self.write_protect.load(Ordering::Acquire),
+        }
+    }
+
+    pub(super) fn default_parameters(&self) -> Parameters {
+        Parameters {
+            write_cache: self.volume.facts.volatile_cache,
+            descriptor_sense: false,
+            software_write_protect: false,
+        }
+    }
+
+    /// What may be set: a cache can be switched off where there is one.
+    pub(super) fn changeable_parameters(&self) -> Parameters {
+        Parameters {
+            write_cache: self.volume.facts.volatile_cache,
+            descriptor_sense: true,
+            software_write_protect: true,
+        }
+    }
+
+    pub(super) fn store(&self, parameters: &Parameters) {
+        self.write_cache.store(parameters.write_cache, Ordering::Release);
+        self.descriptor_sense.store(parameters.descriptor_sense, Ordering::Release);
+        self.write_protect.store(parameters.software_write_protect, Ordering::Release);
+    }
+
+    /// Why a write is refused, if it is.
+    pub(super) fn protection(&self) -> Option<Condition> {
+        if self.volume.options.read_only {
+            return Some(Condition::WRITE_PROTECTED);
+        }
+        let software = self.write_protect.load(Ordering::Acquire);
+        software.then_some(Condition::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED)
+    }
+
+    /// Why the medium cannot be used, if it cannot.
+    pub(super) fn unready(&self) -> Option<Sense> {
+        match self.medium.load(Ordering::Acquire) {
+            m if m == Medium::Ejected as u8 => Some(Condition::MEDIUM_NOT_PRESENT.into()),
+            m if m == Medium::Stopped as u8 => {
+                Some(Condition::INITIALIZING_COMMAND_REQUIRED.into())
+            }
+            _ if self.volume.blocks() == 0 => Some(Condition::CAUSE_NOT_REPORTABLE.into()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_medium(&self, medium: Medium) {
+        let old = self.medium.swap(medium as u8, Ordering::AcqRel);
+        if old == Medium::Ejected as u8 && medium == Medium::Started {
+            self.medium_generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn ejected(&self) -> bool {
+        self.medium.load(Ordering::Acquire) == Medium::Ejected as u8
+    }
+
+    pub(super) fn prevent(&self) {
+        self.prevents.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn allow(&self) {
+        // A reset may have zeroed the count meanwhile; then there is nothing to take back.
+        let down = |n: u32| n.checked_sub(1);
+        let _ = self.prevents.fetch_update(Ordering::AcqRel, Ordering::Relaxed, down);
+    }
+
+    pub(super) fn removal_prevented(&self) -> bool {
+        self.prevents.load(Ordering::Acquire) > 0
+    }
+}
