@@ -4,26 +4,26 @@
 #
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
 #   fmt clippy dependencies test doc build       need no root
-#   host-iscsi conformance                       libiscsi and qemu-img, in a network namespace
+#   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
 #   guest-aoe guest-iscsi                        kernels 6.1 and 6.12 in QEMU, two guests at a time
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # Cargo's own default, target/, is a crate here; this holds wherever cargo is started from.
 export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
-export CORBEL_TARGET=$CARGO_TARGET_DIR/release/corbel-target
+export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 log_folder=$CARGO_TARGET_DIR/test-logs
-all_stages="fmt clippy dependencies test doc build host-iscsi conformance guest-aoe guest-iscsi"
+all_stages="fmt clippy dependencies test doc build export host-iscsi conformance guest-aoe guest-iscsi"
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
   [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,9s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (host-iscsi|conformance|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-iscsi|conformance|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
-  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
+  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
 fi
 
 install_packages() {
@@ -73,27 +73,31 @@ find_cargo() {
   }
 }
 
-# Two at a time: the guests are emulated, and wait for one another's CPU.
-two_at_a_time() { # COMMAND-LINE… ; each in a log of its own, all shown
+# Side by side, but not more than two: the guests are emulated, and wait for one another's CPU.
+side_by_side() { # COMMAND-LINE COMMAND-LINE ; each in a log of its own, the verdicts shown
   local pids=() logs=() rc=0 line at
   for line in "$@"; do
     logs+=("$log_folder/$(tr -c 'a-z0-9.\n' - <<<"${line##*/}").log")
     # shellcheck disable=SC2086
     $as_root $line >"${logs[-1]}" 2>&1 &
     pids+=($!)
-    [ ${#pids[@]} -lt 2 ] || wait "${pids[-2]}"
   done
   for at in "${!pids[@]}"; do
-    wait "${pids[at]}" || { rc=1; tail -n 60 "${logs[at]}"; }
-    grep -E '^(PASS|FAIL)' "${logs[at]}" || true
+    echo "--- ${logs[at]}"
+    if wait "${pids[at]}"; then
+      grep -E '^PASS' "${logs[at]}"
+    else
+      rc=1
+      grep -vE '^\[ *[0-9.]+\]' "${logs[at]}" | tail -n 60
+    fi
   done
   return $rc
 }
 guests() { # SCRIPT
   $as_root tests/guest/build.sh || return 1
-  two_at_a_time "tests/interop/$1.sh 6.12 1500" "tests/interop/$1.sh 6.1 9000" || return 1
+  side_by_side "tests/interop/$1.sh 6.12 1500" "tests/interop/$1.sh 6.1 9000" || return 1
   [ "$1" != guest-aoe ] ||
-    two_at_a_time "tests/interop/$1.sh 6.12 9000" "tests/interop/$1.sh 6.1 1500"
+    side_by_side "tests/interop/$1.sh 6.12 9000" "tests/interop/$1.sh 6.1 1500"
 }
 
 stage_fmt() { cargo fmt --all -- --check; }
@@ -102,28 +106,33 @@ stage_dependencies() { cargo metadata --locked --format-version 1 | tests/depend
 stage_test() { cargo test --workspace --locked; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
 stage_build() { cargo build --release --locked; }
+stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
 stage_conformance() { $as_root tests/interop/conformance.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 
-mkdir -p "$log_folder"
-find_cargo && install_packages || exit 2
-for stage in $stages; do
-  printf '%-14s' "$stage"
-  started=$SECONDS
-  if "stage_$stage" >"$log_folder/$stage.log" 2>&1; then
-    passed=$((passed + 1))
-    echo "ok      $((SECONDS - started)) s"
-  else
-    failed=$((failed + 1))
-    echo "FAILED  $((SECONDS - started)) s"
-    first_failed=${first_failed:-$stage}
+main() {
+  mkdir -p "$log_folder"
+  find_cargo && install_packages || exit 2
+  for stage in $stages; do
+    printf '%-14s' "$stage"
+    started=$SECONDS
+    if "stage_$stage" >"$log_folder/$stage.log" 2>&1; then
+      passed=$((passed + 1))
+      echo "ok      $((SECONDS - started)) s"
+    else
+      failed=$((failed + 1))
+      echo "FAILED  $((SECONDS - started)) s"
+      first_failed=${first_failed:-$stage}
+    fi
+  done
+  if [ -n "$first_failed" ]; then
+    echo "--- the end of $log_folder/$first_failed.log"
+    tail -n 80 "$log_folder/$first_failed.log"
   fi
-done
-if [ -n "$first_failed" ]; then
-  echo "--- the end of $log_folder/$first_failed.log"
-  tail -n 80 "$log_folder/$first_failed.log"
-fi
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+  echo "$passed passed, $failed failed"
+  [ $failed = 0 ]
+}
+# One line, so that bash has read all of this file before a long run starts.
+main; exit
