@@ -1,6 +1,6 @@
 //! The keys of RFC 7143 section 13, and how each one is settled.
 //!
-//! [`RULES`] is the whole table. A [`Negotiator`] answers a peer's offers by it (the target's
+//! `RULES` is the whole table. A [`Negotiator`] answers a peer's offers by it (the target's
 //! half) or judges the peer's answers to our own (the initiator's half).
 
 use super::text::{boolean, boolean_text, list, number, put};
