@@ -113,6 +113,7 @@ stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 
 main() {
+  trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM
   mkdir -p "$log_folder"
   find_cargo && install_packages || exit 2
   for stage in $stages; do

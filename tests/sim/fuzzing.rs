@@ -23,7 +23,7 @@ pub const TARGETS: &[Target] =
 pub fn aoe_frame(frame: &[u8]) {
     let Ok(header) = aoe::HeaderPacket::new_checked(frame) else { return };
     let repr = aoe::HeaderRepr::parse(&header);
-    let mut again = vec![0; aoe::HEADER_BYTES];
+    let mut again = [0; aoe::HEADER_BYTES];
     repr.emit(&mut aoe::HeaderPacket::new_unwritten(&mut again[..]));
     let reparsed = aoe::HeaderPacket::new_checked(&again[..]).expect("we emit what we parse");
     assert_eq!(aoe::HeaderRepr::parse(&reparsed), repr);
