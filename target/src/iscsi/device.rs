@@ -4,26 +4,37 @@
 //! server owns the order of these and everything about the wire; the device owns all meaning.
 
 use core::fmt::Debug;
+use std::sync::Arc;
 
-use corbel_proto::iscsi::bhs::Lun;
-use corbel_proto::iscsi::login::target::Admission;
 use corbel_proto::iscsi::pdu::scsi::Attribute;
 use corbel_proto::iscsi::target::{Response, TaskFault};
 use corbel_proto::memory::Segments;
+use corbel_proto::scsi::lun::Lun;
 
 use crate::volume::{Outcome, Request, VolumeId};
+
+/// What a unit must know of the way it was reached by.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// All logical units this initiator may see, ascending (for REPORT LUNS).
+    pub luns: &'a [Lun],
+    /// Counts changes of `luns`.
+    pub luns_generation: u64,
+    /// SCSI name of the target port: target name, `,t,0x`, group tag.
+    pub port_name: &'a str,
+    /// TargetPortalGroupTag.
+    pub group: u16,
+}
 
 /// A command, as far as a logical unit needs to know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// The CDB; at least 16 bytes, padded with zeros.
     pub cdb: &'a [u8],
-    /// Which logical unit was addressed.
-    pub lun: Lun,
-    /// All logical units this initiator may see, ascending (for REPORT LUNS).
-    pub luns: &'a [Lun],
     /// Task attribute.
     pub attribute: Attribute,
+    /// The way it was reached by.
+    pub view: View<'a>,
 }
 
 /// What a command needs next.
@@ -37,17 +48,6 @@ pub enum Next<B, W> {
     Submit(Request<B>, W),
 }
 
-/// What happened to a session's tasks that its initiator did not ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attention {
-    /// Another initiator cleared them (2Fh/00h).
-    Cleared,
-    /// The logical unit was reset (29h/03h).
-    Reset,
-    /// The set of logical units changed (3Fh/0Eh).
-    LunsChanged,
-}
-
 /// One logical unit. Shared by all sessions; what belongs to one I_T nexus is in `Nexus`.
 pub trait Device<B>: Debug {
     /// What it keeps per session.
@@ -58,33 +58,30 @@ pub trait Device<B>: Debug {
     /// What task management acts on.
     fn volume(&self) -> VolumeId;
 
-    /// A session began.
-    fn nexus(&self, admission: &Admission) -> Self::Nexus;
-
-    /// A session is over.
-    fn detach(&self, nexus: Self::Nexus);
+    /// A session's first command to it came.
+    fn nexus(self: &Arc<Self>, view: &View<'_>) -> Self::Nexus;
 
     /// A command came.
     fn begin(&self, nexus: &mut Self::Nexus, ask: &Ask<'_>) -> Next<B, Self::Work>;
 
-    /// The data it asked for is here.
+    /// The data it asked for is here: less than it asked for, if the initiator announced less.
     fn data(
         &self,
         nexus: &mut Self::Nexus,
+        view: &View<'_>,
         work: Self::Work,
         data: Segments<B>,
     ) -> Next<B, Self::Work>;
 
     /// The medium is done.
-    fn outcome(
-        &self,
-        nexus: &mut Self::Nexus,
-        work: Self::Work,
-        outcome: Outcome<B>,
-    ) -> Next<B, Self::Work>;
+    fn outcome(&self, work: Self::Work, outcome: Outcome<B>) -> Response<B>;
 
-    /// Something to tell the session's initiator with its next command.
-    fn attention(&self, nexus: &mut Self::Nexus, attention: Attention);
+    /// Another initiator cleared this one's tasks; it is told with its next command (2Fh/00h).
+    fn cleared(&self, nexus: &mut Self::Nexus);
+
+    /// LOGICAL UNIT RESET: called once, whatever the number of sessions and shards; every nexus
+    /// finds out by itself.
+    fn reset(&self);
 
     /// The answer of a logical unit that is not there (INQUIRY and REPORT LUNS still are).
     fn missing(ask: &Ask<'_>) -> Response<B>;

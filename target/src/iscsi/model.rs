@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use corbel_proto::iscsi::bhs::Lun;
 use corbel_proto::iscsi::chap;
 use corbel_proto::iscsi::login::directory::{Access as Answer, Directory, Grant};
 use corbel_proto::iscsi::name::Name;
+use corbel_proto::scsi::lun::Lun;
 
 /// Addresses that begin alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub struct Target<D> {
 impl<D> Target<D> {
     /// Numbers of all logical units, ascending.
     pub fn lun_list(&self) -> Vec<Lun> {
-        self.luns.keys().filter(|&&number| number < 0x4000).map(|&n| Lun::new(n)).collect()
+        self.luns.keys().filter_map(|&number| Lun::new(number)).collect()
     }
 
     /// TargetAddress values for an initiator that reached us at `local`: each portal of the

@@ -98,7 +98,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return;
         }
         let Some(session) = self.sessions.remove(&tsih) else { return };
-        Self::detach(session.nexuses.into_values());
         self.registry.leave(tsih);
         for (shard, successor) in session.waiters {
             cx.host.post(shard, Message::Iscsi(Between::SessionFenced { successor }));

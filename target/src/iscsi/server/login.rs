@@ -64,11 +64,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             }
         };
         let luns = target.as_ref().map(|target| target.lun_list()).unwrap_or_default();
+        let group = admission.portal_group_tag;
+        let port_name =
+            target.as_ref().map(|t| format!("{},t,{group:#06x}", t.name)).unwrap_or_default();
         let session = Session {
             conn: Some(id),
             admission,
             target,
             luns,
+            luns_generation: 0,
+            port_name,
             nexuses: std::collections::HashMap::new(),
             tasks: std::collections::HashMap::new(),
             at_medium: 0,

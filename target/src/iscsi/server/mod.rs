@@ -23,10 +23,11 @@ use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
 use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing};
 use corbel_proto::memory::{Buffer, Slice};
+use corbel_proto::scsi;
 use corbel_proto::time::{Duration, Instant};
 use slab::Slab;
 
-use super::device::{Attention, Device};
+use super::device::Device;
 use super::discovery::Exchange;
 use super::model::{Target, Targets};
 use super::registry::Registry;
@@ -120,7 +121,9 @@ struct Session<B, D: Device<B>> {
     conn: Option<ConnId>,
     admission: Box<Admission>,
     target: Option<Arc<Target<D>>>,
-    luns: Vec<Lun>,
+    luns: Vec<scsi::lun::Lun>,
+    luns_generation: u64,
+    port_name: String,
     /// By LUN and by volume, so that a LUN that is given to another volume starts afresh.
     nexuses: HashMap<(u16, u32), Nexus<B, D>>,
     tasks: HashMap<u32, Task<B, D>>,
@@ -389,9 +392,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                         .all(|((a, x), (b, y))| a == b && x.volume() == y.volume())
             };
             if !session.target.as_ref().is_some_and(same) {
-                for nexus in session.nexuses.values_mut() {
-                    nexus.device.attention(&mut nexus.state, Attention::LunsChanged);
-                }
+                session.luns_generation += 1;
             }
             session.luns = target.lun_list();
             session.target = Some(target.clone());

@@ -1,12 +1,10 @@
 //! Commands: from the wire to the device, to the medium, and back.
 
-use std::sync::Arc;
-
 use corbel_proto::iscsi::target::{Command, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
 use smallvec::SmallVec;
 
-use super::super::device::{Ask, Device, Next};
+use super::super::device::{Ask, Device, Next, View};
 use super::{ConnId, Context, IscsiServer, Nexus};
 use crate::host::Host;
 use crate::volume::Outcome;
@@ -54,12 +52,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.wire.respond(command.itt, D::faulty(fault));
             return;
         }
-        let ask = Ask {
-            cdb: &command.cdb,
-            lun: command.lun,
+        let view = View {
             luns: &session.luns,
-            attribute: command.attribute,
+            luns_generation: session.luns_generation,
+            port_name: &session.port_name,
+            group: session.admission.portal_group_tag,
         };
+        let ask = Ask { cdb: &command.cdb, attribute: command.attribute, view };
         let number = command.lun.number();
         let device = number.and_then(|number| session.target.as_ref()?.luns.get(&number)).cloned();
         let (Some(device), Some(number)) = (device, number) else {
@@ -67,10 +66,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return;
         };
         let unit = (number, device.volume().0);
-        let nexus = session.nexuses.entry(unit).or_insert_with(|| Nexus {
-            state: device.nexus(&session.admission),
-            device: device.clone(),
-        });
+        let nexus = session
+            .nexuses
+            .entry(unit)
+            .or_insert_with(|| Nexus { state: device.nexus(&view), device: device.clone() });
         // The volume may have got a new device object; its nexus goes on.
         nexus.device = device;
         let next = nexus.device.begin(&mut nexus.state, &ask);
@@ -92,7 +91,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return;
         };
         let Some(nexus) = session.nexuses.get_mut(&unit) else { return };
-        let next = nexus.device.data(&mut nexus.state, work, data);
+        let view = View {
+            luns: &session.luns,
+            luns_generation: session.luns_generation,
+            port_name: &session.port_name,
+            group: session.admission.portal_group_tag,
+        };
+        let next = nexus.device.data(&mut nexus.state, &view, work, data);
         self.step(tsih, itt, unit, next, cx);
     }
 
@@ -155,13 +160,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Work { tsih, itt, unit, work, stopped, drains, .. } = work;
         if let Some(session) = self.sessions.get_mut(&tsih) {
             session.at_medium -= 1;
-            if !stopped && let Some(nexus) = session.nexuses.get_mut(&unit) {
+            if !stopped && let Some(nexus) = session.nexuses.get(&unit) {
                 session.tasks.remove(&itt);
-                let next = nexus.device.outcome(&mut nexus.state, work, outcome);
-                let id = session.conn;
-                self.step(tsih, itt, unit, next, cx);
-                if let Some(id) = id {
-                    self.drive(id, cx);
+                let response = nexus.device.outcome(work, outcome);
+                if let Some(id) = session.conn
+                    && let Some(conn) = self.conns.get_mut(id.key())
+                {
+                    conn.wire.respond(itt, response);
+                    self.touch(id);
                 }
             }
         }
@@ -193,13 +199,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 // Even a cancelled one has an outcome to come; but it has no effect.
                 (!cx.engine.cancel(cx.host, work.request)).then_some(key)
             }
-        }
-    }
-
-    /// What the nexus of a device is for, once the session is over.
-    pub(super) fn detach(nexuses: impl Iterator<Item = Nexus<B, D>>) {
-        for Nexus { device, state } in nexuses {
-            Arc::clone(&device).detach(state);
         }
     }
 }

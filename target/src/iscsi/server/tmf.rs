@@ -4,7 +4,7 @@ use corbel_proto::iscsi::pdu::task::{Function, TaskOutcome, TaskRequest};
 use corbel_proto::memory::Buffer;
 
 use super::super::Message as Between;
-use super::super::device::{Attention, Device};
+use super::super::device::Device;
 use super::{ConnId, Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
 use crate::volume::VolumeId;
@@ -49,6 +49,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 let mut volumes: Vec<_> = target.luns.values().map(|unit| unit.volume()).collect();
                 volumes.sort_unstable();
                 volumes.dedup();
+                target.luns.values().for_each(|unit| unit.reset());
                 self.clear_everywhere(&volumes, true, Some(tsih), then, cx);
             }
             (Function::TargetColdReset, _) => {
@@ -64,6 +65,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 self.clear_everywhere(&[unit.volume()], false, Some(tsih), then, cx);
             }
             (Function::LogicalUnitReset, Some(unit)) => {
+                unit.reset();
                 self.clear_everywhere(&[unit.volume()], true, Some(tsih), then, cx);
             }
             (Function::ClearAca | Function::TaskReassign | Function::Unknown(_), Some(_)) => {
@@ -196,14 +198,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         for tsih in self.sessions.keys().copied().collect::<Vec<_>>() {
             let had_tasks = self.stop_tasks(tsih, |unit| unit.1 == volume.0, cx);
             let Some(session) = self.sessions.get_mut(&tsih) else { continue };
-            let attention = match reset {
-                true => Attention::Reset,
-                false if had_tasks && by != Some(tsih) => Attention::Cleared,
-                false => continue,
-            };
+            let told = had_tasks && !reset && by != Some(tsih);
             for (unit, nexus) in &mut session.nexuses {
-                if unit.1 == volume.0 {
-                    nexus.device.attention(&mut nexus.state, attention);
+                if told && unit.1 == volume.0 {
+                    nexus.device.cleared(&mut nexus.state);
                 }
             }
             if let Some(id) = session.conn {
