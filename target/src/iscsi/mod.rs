@@ -3,6 +3,7 @@
 //! ```text
 //! model.rs      targets, portals, access: what the operator configured, as one snapshot
 //! device.rs     what a logical unit must be able to do, said without SCSI
+//! unit.rs       the SCSI logical unit as such a device
 //! discovery.rs  SendTargets, in as many pieces as it takes
 //! registry.rs   all sessions of the process: handles, limits, who replaces whom
 //! server/       one shard's connections, sessions and tasks
@@ -16,6 +17,7 @@ pub mod discovery;
 pub mod model;
 pub mod registry;
 pub mod server;
+mod unit;
 
 use crate::host::ShardId;
 use crate::volume::VolumeId;
