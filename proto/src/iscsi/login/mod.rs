@@ -5,6 +5,7 @@
 
 pub mod directory;
 pub mod fault;
+pub mod initiator;
 pub mod target;
 
 #[cfg(test)]
