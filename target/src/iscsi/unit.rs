@@ -164,3 +164,129 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::{Facts, Identity, Kind, Options, Volume};
+    use corbel_proto::iscsi::pdu::scsi::Attribute;
+    use corbel_proto::memory::{HeapBuffer, Slice};
+    use corbel_proto::scsi::lun::Lun;
+    use proptest::prelude::*;
+
+    const VIEW: View<'static> =
+        View { luns: &[Lun::ZERO], luns_generation: 0, port_name: "iqn.x,t,0x0001", group: 1 };
+
+    fn unit() -> Arc<LogicalUnit> {
+        let facts = Facts {
+            block_bytes: 512,
+            physical_bytes: 512,
+            optimal_bytes: 0,
+            granularity_bytes: 0,
+            volatile_cache: true,
+            discard: true,
+            discard_granularity_bytes: 512,
+            discard_zeroes: true,
+            rotational: false,
+        };
+        let options = Options { thin: true, ..Options::default() };
+        let identity = Identity::from_source("t");
+        let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 20);
+        Arc::new(LogicalUnit::new(Arc::new(volume)))
+    }
+
+    fn begin(unit: &Arc<LogicalUnit>, nexus: &mut Nexus, cdb: &[u8; 16]) -> Next<HeapBuffer, Work> {
+        let ask = Ask { cdb, attribute: Attribute::Simple, view: VIEW };
+        unit.begin(nexus, &ask)
+    }
+
+    fn fresh(unit: &Arc<LogicalUnit>) -> Nexus {
+        Device::<HeapBuffer>::nexus(unit, &VIEW)
+    }
+
+    fn payload(len: usize) -> Segments<HeapBuffer> {
+        let pieces = (len > 0).then(|| Slice::whole(HeapBuffer::new(len)));
+        pieces.into_iter().collect()
+    }
+
+    fn cdb(bytes: &[u8]) -> [u8; 16] {
+        let mut cdb = [0; 16];
+        cdb[..bytes.len()].copy_from_slice(bytes);
+        cdb
+    }
+
+    const WRITE_TWO_BLOCKS: [u8; 9] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn first_command_learns_of_power_on_and_the_next_writes() {
+        let unit = unit();
+        let mut nexus = fresh(&unit);
+        let first = begin(&unit, &mut nexus, &cdb(&WRITE_TWO_BLOCKS));
+        assert!(matches!(first, Next::Answer(answer) if answer.sense[2] & 0xf == 6));
+        let Next::Gather(1024, work) = begin(&unit, &mut nexus, &cdb(&WRITE_TWO_BLOCKS)) else {
+            panic!("two blocks of data are wanted");
+        };
+        let Next::Submit(request, work) = unit.data(&mut nexus, &VIEW, work, payload(1024)) else {
+            panic!("it goes to the medium");
+        };
+        assert!(matches!(request.kind, Kind::Write { offset: 0, .. }));
+        let done: Response<HeapBuffer> = unit.outcome(work, Outcome::Done);
+        assert_eq!((done.status, done.wanted), (0, 1024));
+    }
+
+    #[test]
+    fn write_with_too_little_data_announced_reaches_no_medium() {
+        let unit = unit();
+        let mut nexus = fresh(&unit);
+        begin(&unit, &mut nexus, &cdb(&[0]));
+        let Next::Gather(_, work) = begin(&unit, &mut nexus, &cdb(&WRITE_TWO_BLOCKS)) else {
+            panic!("two blocks of data are wanted");
+        };
+        let Next::Answer(answer) = unit.data(&mut nexus, &VIEW, work, payload(512)) else {
+            panic!("it is refused");
+        };
+        assert_eq!((answer.status, answer.wanted), (2, 1024));
+        assert_eq!((answer.sense[2] & 0xf, answer.sense[12], answer.sense[13]), (5, 0x0e, 3));
+    }
+
+    #[test]
+    fn no_memory_for_immediate_data_is_task_set_full() {
+        let answer: Response<HeapBuffer> =
+            <LogicalUnit as Device<HeapBuffer>>::faulty(TaskFault::NoMemory);
+        assert_eq!(answer.status, 0x28);
+    }
+
+    proptest! {
+        #[test]
+        fn no_cdb_and_no_data_makes_it_panic(
+            bytes: [u8; 16],
+            opcode in prop::sample::select(&[
+                0x00u8, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x1a, 0x1b, 0x25, 0x28, 0x2a, 0x2f, 0x34,
+                0x35, 0x41, 0x42, 0x55, 0x5a, 0x88, 0x89, 0x8a, 0x8b, 0x8f, 0x93, 0x9e, 0xa0,
+                0xa3, 0xa8, 0xaa, 0xff,
+            ][..]),
+            small: bool,
+            announced in 0usize..5000,
+        ) {
+            let unit = unit();
+            let mut nexus = fresh(&unit);
+            begin(&unit, &mut nexus, &[0; 16]);
+            let mut cdb = bytes;
+            cdb[0] = opcode;
+            if small {
+                cdb[2..8].fill(0);
+            }
+            let mut step = begin(&unit, &mut nexus, &cdb);
+            while let Next::Gather(wanted, work) = step {
+                let len = announced.min(usize::try_from(wanted).unwrap());
+                step = unit.data(&mut nexus, &VIEW, work, payload(len));
+            }
+            if let Next::Submit(_, work) = step {
+                let _: Response<HeapBuffer> = unit.outcome(work, Outcome::Done);
+            }
+            let ask = Ask { cdb: &cdb, attribute: Attribute::Simple, view: VIEW };
+            let missing = <LogicalUnit as Device<HeapBuffer>>::missing(&ask);
+            prop_assert!(missing.sense.len() <= 252);
+        }
+    }
+}

@@ -114,6 +114,8 @@ struct Conn<B> {
     /// It is in the list of [`IscsiServer::poll_ready`].
     queued: bool,
     close_told: bool,
+    /// Its entry in the table of timers.
+    armed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -215,6 +217,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             full: false,
             queued: false,
             close_told: false,
+            armed: None,
         });
         let id = ConnId::new(key, self.generation);
         self.arm(id);
@@ -297,6 +300,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         self.drive(id, cx);
         self.closing.retain(|other| *other != id);
         let conn = self.conns.remove(id.key());
+        if let Some(at) = conn.armed {
+            self.timers.remove(&(at, id));
+        }
         if !conn.full {
             self.half_open -= 1;
         }
@@ -426,7 +432,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     }
 
     fn arm(&mut self, id: ConnId) {
-        if let Some(at) = self.conn(id).and_then(|conn| conn.wire.poll_timeout()) {
+        let Some(conn) = self.conn(id) else { return };
+        let due = conn.wire.poll_timeout();
+        let old = std::mem::replace(&mut conn.armed, due);
+        if let Some(at) = old {
+            self.timers.remove(&(at, id));
+        }
+        if let Some(at) = due {
             self.timers.insert((at, id));
         }
     }
