@@ -41,6 +41,7 @@ rc=0
 wait "$TARGET_PID" || rc=$?
 TARGET_PID=''
 [ $rc = 0 ] || fail "exit code $rc after SIGINT"
+if grep -q $'\e' target.out target.log; then fail "colour codes, and no terminal to show them"; fi
 pass "the same name after a restart; SIGINT ends it with 0"
 
 start_export mem:64M --iscsi "$IQN@127.0.0.1:3999" --lun 5 --read-only

@@ -15,6 +15,10 @@ import time
 import tomllib
 
 
+# The scripts end this program with KILL too; its children must not stay.
+DIE_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
+
+
 def tgtadm(port, *arguments):
     return subprocess.run(["tgtadm", "-C", str(port), "--lld", "iscsi", *arguments],
                           capture_output=True, text=True, check=False)
@@ -31,7 +35,7 @@ def start_vblades(config):
         for endpoint in export.get("aoe", []):
             for interface in endpoint["interfaces"]:
                 where = [str(endpoint["shelf"]), str(endpoint["slot"]), interface, export["path"]]
-                running.append(subprocess.Popen(["vblade", *where], stdout=sys.stderr))
+                running.append(subprocess.Popen([*DIE_WITH_US, "vblade", *where], stdout=sys.stderr))
     return running
 
 
@@ -42,7 +46,7 @@ def start_tgtd(config):
     port = 1000 + os.getpid() % 30000
     addresses = sorted({p for t in targets for p in t["portals"]})
     portals = ",".join("portal=" + address for address in addresses)
-    daemon = subprocess.Popen(["tgtd", "-f", "-C", str(port), "--iscsi", portals],
+    daemon = subprocess.Popen([*DIE_WITH_US, "tgtd", "-f", "-C", str(port), "--iscsi", portals],
                               stdout=sys.stderr)
     while tgtadm(port, "--mode", "sys", "--op", "show").returncode:
         time.sleep(0.1)
