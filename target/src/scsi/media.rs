@@ -73,7 +73,7 @@ impl MediaPlan {
 }
 
 impl LogicalUnit {
-    /// The volume request for `media` with its payload: all of the plan's `data_out` bytes in order,
+    /// The volume request for `media` with its payload: the plan's `data_out` bytes in order,
     /// in pieces of whole logical blocks. Call once for each plan, and keep it for
     /// [`Self::finish`].
     ///

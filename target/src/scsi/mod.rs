@@ -11,9 +11,9 @@
 //! ```
 //!
 //! A command takes one of three ways. [`Nexus::begin`] answers it at once; or hands out a
-//! [`MediaPlan`], for which the transport gathers payload, calls [`LogicalUnit::request`], and hands
-//! the volume's outcome to [`LogicalUnit::finish`]; or asks for a short parameter list, to be passed
-//! to [`Nexus::resume`]. READ and WRITE allocate nothing.
+//! [`MediaPlan`], for which the transport gathers payload, calls [`LogicalUnit::request`], and
+//! hands the volume's outcome to [`LogicalUnit::finish`]; or asks for a short parameter list, to
+//! be passed to [`Nexus::resume`]. READ and WRITE allocate nothing.
 
 mod commands;
 mod dispatch;

@@ -36,7 +36,8 @@ pub struct Plan {
 pub enum Action {
     /// Send this; it is done.
     Respond(Reply),
-    /// Gather [`Plan::data_out`] bytes, then ask [`LogicalUnit::request`](super::LogicalUnit::request).
+    /// Gather [`Plan::data_out`] bytes, then ask
+    /// [`LogicalUnit::request`](super::LogicalUnit::request).
     Media(MediaPlan),
     /// Gather [`Plan::data_out`] bytes (below 64 KiB) in one piece, then call
     /// [`Nexus::resume`](super::Nexus::resume).
