@@ -4,7 +4,7 @@
 //! model.rs      targets, portals, access: what the operator configured, as one snapshot
 //! device.rs     what a logical unit must be able to do, said without SCSI
 //! unit.rs       the SCSI logical unit as such a device
-//! discovery.rs  SendTargets, in as many pieces as it takes
+//! discovery.rs  SendTargets
 //! registry.rs   all sessions of the process: handles, limits, who replaces whom
 //! server/       one shard's connections, sessions and tasks
 //! ```

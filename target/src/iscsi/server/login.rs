@@ -8,7 +8,7 @@ use corbel_proto::memory::Buffer;
 
 use super::super::Message as Between;
 use super::super::device::Device;
-use super::super::discovery::Asker;
+use super::super::discovery::{self, Asker};
 use super::super::model::View;
 use super::super::registry::Full;
 use super::{ConnId, Context, IscsiServer, Session};
@@ -142,11 +142,17 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             target: session.admission.target.as_ref(),
             peer: conn.peer,
             local: conn.local,
-            bytes_max: session.admission.agreed.peer_segment_bytes_max as usize,
         };
-        match conn.exchange.handle(request, text, &asker, &targets) {
-            Some((response, text)) => conn.wire.text_response(&response, &text),
-            None => conn.wire.text_reject(request),
+        let bytes_max = session.admission.agreed.peer_segment_bytes_max as usize;
+        let reply = conn.exchange.handle(request, text, bytes_max, |keys, text| {
+            discovery::answer(keys, &asker, &targets, text);
+        });
+        match reply {
+            Ok(reply) => conn.wire.text_response(&reply.response, &reply.text),
+            Err(fault) => {
+                tracing::debug!(peer = %conn.peer, %fault, "text refused");
+                conn.wire.text_reject(request);
+            }
         }
     }
 }

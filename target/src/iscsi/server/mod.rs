@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use corbel_proto::iscsi::bhs::Lun;
+use corbel_proto::iscsi::exchange::TextExchange;
 use corbel_proto::iscsi::login::target::{Admission, Login};
 use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
@@ -28,7 +29,6 @@ use corbel_proto::time::{Duration, Instant};
 use slab::Slab;
 
 use super::device::Device;
-use super::discovery::Exchange;
 use super::model::{Target, Targets};
 use super::registry::Registry;
 use crate::host::{Host, ShardId};
@@ -107,7 +107,7 @@ struct Conn<B> {
     peer: SocketAddr,
     local: SocketAddr,
     login: Login,
-    exchange: Exchange,
+    exchange: TextExchange,
     session: Option<u16>,
     /// The login is complete.
     full: bool,
@@ -212,7 +212,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             peer,
             local,
             login: Login::new(self.config.limits.clone(), self.config.wire.window),
-            exchange: Exchange::default(),
+            exchange: TextExchange::default(),
             session: None,
             full: false,
             queued: false,
