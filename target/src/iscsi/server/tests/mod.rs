@@ -1,5 +1,7 @@
 //! Two shards, a disk that does nothing until told, and initiators that speak bytes.
 
+mod hostile;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use corbel_proto::iscsi::bhs::{BHS_BYTES, Bhs, FINAL, Lun as WireLun, Opcode, TAG_NONE};
