@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! checker/   did the device behave like one device?
+//! ../drive/  real targets over real sockets, for the test programs
 //! rng.rs     the seed, and everything drawn from it
 //! world.rs   virtual time, mailboxes between shards, the host that shards see
 //! farm.rs    engines of several shards on one simulated disk
@@ -14,6 +15,8 @@
 
 pub mod checker;
 pub mod disk;
+#[path = "../drive/mod.rs"]
+pub mod drive;
 pub mod farm;
 pub mod fuzzing;
 pub mod rng;
