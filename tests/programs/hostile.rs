@@ -1,0 +1,354 @@
+//! A million malformed frames and PDUs against a real target, while good clients go on.
+//!
+//! Frames and PDUs are valid ones with seeded damage: cut short, drawn out, lying lengths, wrong
+//! digests, wrong numbers, data nobody asked for. Beside them: half-open logins, floods of
+//! connections, clients that never read. Good clients verify what they wrote, over both
+//! protocols, and ping; each answer has a limit. The target's memory is watched.
+//!
+//! Exit code 0: all promises kept; 1: one broken; 2: wrong usage.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+use corbel_initiator::blocking::aoe::Port;
+use corbel_initiator::blocking::now;
+use corbel_proto::aoe::initiator::discover;
+use corbel_tests::checker::stamp;
+use corbel_tests::drive::process::resident_kib;
+use corbel_tests::drive::{AoePlace, Disk, IscsiDisk, IscsiPlace, Operation, options};
+use corbel_tests::rng::Rng;
+
+const BLOCK_BYTES: usize = 512;
+
+#[derive(Debug, Parser)]
+#[command(about = "Malformed frames and PDUs against a target, while good clients go on")]
+struct Arguments {
+    /// The iSCSI portal.
+    #[arg(long, value_name = "ADDR:PORT")]
+    portal: SocketAddr,
+    /// The iSCSI target's name.
+    #[arg(long, value_name = "IQN")]
+    target: String,
+    /// The unit.
+    #[arg(long, default_value_t = 0)]
+    lun: u16,
+    /// The same device over AoE.
+    #[arg(long, value_name = "SHELF.SLOT@IFACE")]
+    aoe: AoePlace,
+    /// The target's process.
+    #[arg(long)]
+    pid: u32,
+    /// Malformed units of each protocol.
+    #[arg(long, default_value_t = 500_000)]
+    count: u64,
+    /// Longest a good client may wait for an answer, milliseconds.
+    #[arg(long, default_value_t = 2000)]
+    latency_ms: u64,
+    /// How much the target may grow, MiB.
+    #[arg(long, default_value_t = 64)]
+    growth_mib: u64,
+    /// Decides every byte.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the threads share.
+struct Stage<'a> {
+    arguments: &'a Arguments,
+    place: IscsiPlace,
+    /// The attack is over.
+    over: AtomicBool,
+    slowest_ns: AtomicU64,
+    good: AtomicU64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(summary) => {
+            println!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("hostile: {error}; seed {}", arguments.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<String, AnyError> {
+    let place = IscsiPlace {
+        portal: arguments.portal,
+        target: arguments.target.clone(),
+        lun: arguments.lun,
+    };
+    let stage = Stage {
+        arguments,
+        place,
+        over: AtomicBool::new(false),
+        slowest_ns: AtomicU64::new(0),
+        good: AtomicU64::new(0),
+    };
+    // A first short attack fills the pools that are allowed; what comes after must not add.
+    assault(&stage, arguments.count / 20, arguments.seed ^ 0xffff)?;
+    let before = resident_kib(arguments.pid)?;
+    let most = assault(&stage, arguments.count, arguments.seed)?;
+    let after = resident_kib(arguments.pid)?;
+    let grown = most.max(after).saturating_sub(before);
+    if grown > arguments.growth_mib * 1024 {
+        return Err(format!("the target grew by {grown} KiB (from {before} KiB)").into());
+    }
+    Ok(format!(
+        "{} malformed frames and as many PDUs; {} good commands and pings, the slowest {} ms; \
+         memory {before} KiB before, {most} KiB at most, {after} KiB after",
+        arguments.count,
+        stage.good.load(Ordering::Relaxed),
+        stage.slowest_ns.load(Ordering::Relaxed) / 1_000_000,
+    ))
+}
+
+/// One attack with good clients beside it; the target's largest size meanwhile, KiB.
+fn assault(stage: &Stage<'_>, count: u64, seed: u64) -> Result<u64, AnyError> {
+    stage.over.store(false, Ordering::Relaxed);
+    let mut seeds = Rng::new(seed);
+    std::thread::scope(|scope| {
+        let good = [
+            scope.spawn(|| good_iscsi(stage)),
+            scope.spawn(|| good_aoe(stage)),
+            scope.spawn(|| never_reads(stage)),
+        ];
+        let frames = seeds.fork();
+        let mut bad = vec![scope.spawn(move || bad_frames(stage, count, frames))];
+        for _ in 0..2 {
+            let rng = seeds.fork();
+            bad.push(scope.spawn(move || bad_pdus(stage, count / 2, rng)));
+        }
+        let mut most = 0;
+        while bad.iter().any(|thread| !thread.is_finished())
+            && good.iter().all(|thread| !thread.is_finished())
+        {
+            most = most.max(resident_kib(stage.arguments.pid)?);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        stage.over.store(true, Ordering::Relaxed);
+        for thread in bad.into_iter().chain(good) {
+            thread.join().map_err(|_| "a client panicked")??;
+        }
+        Ok(most)
+    })
+}
+
+impl Stage<'_> {
+    fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    /// Does something that must be answered in time.
+    fn measured<T>(
+        &self,
+        what: &str,
+        act: impl FnOnce() -> Result<T, AnyError>,
+    ) -> Result<T, AnyError> {
+        let began = now();
+        let result = act().map_err(|error| format!("{what}: {error}"))?;
+        let took = now().since(began);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.slowest_ns.fetch_max(nanos, Ordering::Relaxed);
+        self.good.fetch_add(1, Ordering::Relaxed);
+        if took > Duration::from_millis(self.arguments.latency_ms) {
+            return Err(format!("{what} took {took:?}").into());
+        }
+        Ok(result)
+    }
+
+    /// Writes a block of its own, and reads it back.
+    fn verified(&self, disk: &mut dyn Disk, first: u64, id: u64) -> Result<(), AnyError> {
+        let data = stamp::filled(1, BLOCK_BYTES, id, first);
+        let write = Operation::Write { first, data: data.clone() };
+        self.measured("a write", || Ok(disk.run(write)?))?;
+        let read = Operation::Read { first, blocks: 1 };
+        if self.measured("a read", || Ok(disk.run(read)?))? != data {
+            return Err(format!("block {first} does not hold what was written").into());
+        }
+        Ok(())
+    }
+}
+
+fn good_iscsi(stage: &Stage<'_>) -> Result<(), AnyError> {
+    let mut disk: IscsiDisk = stage.place.connect(1)?;
+    let mut id = 0;
+    while stage.goes_on() {
+        id += 1;
+        stage.verified(&mut disk, 1000 + id % 50, id)?;
+        stage.measured("a ping", || Ok(disk.session().ping(Duration::from_secs(10))?))?;
+    }
+    Ok(())
+}
+
+fn good_aoe(stage: &Stage<'_>) -> Result<(), AnyError> {
+    let mut disk = stage.arguments.aoe.connect(1)?;
+    let mut id = 0;
+    while stage.goes_on() {
+        id += 1;
+        stage.verified(&mut disk, 2000 + id % 50, id)?;
+    }
+    Ok(())
+}
+
+/// Asks for much, and takes nothing.
+fn never_reads(stage: &Stage<'_>) -> Result<(), AnyError> {
+    let mut held = Vec::new();
+    for number in 0..8 {
+        let mut disk = stage.place.connect(500 + number)?;
+        for id in 0..64 {
+            disk.submit(id, Operation::Read { first: 0, blocks: 256 });
+        }
+        disk.next(now())?;
+        held.push(disk);
+    }
+    while stage.goes_on() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Changes some bytes, or the length.
+fn damage(bytes: &mut Vec<u8>, rng: &mut Rng, header: usize) {
+    let at = |rng: &mut Rng, len: usize| {
+        usize::try_from(rng.below(len.max(1) as u64)).expect("an index")
+    };
+    for _ in 0..=rng.below(3) {
+        match rng.below(8) {
+            0 => bytes.truncate(at(rng, bytes.len()) + 1),
+            1 => bytes.resize(bytes.len() + at(rng, 600), 0xa5),
+            2 => {
+                let end = bytes.len().min(header);
+                let place = at(rng, end);
+                bytes[place] = 0xff;
+            }
+            _ => {
+                let end = bytes.len().min(header);
+                let place = at(rng, end);
+                bytes[place] = rng.next().to_le_bytes()[0];
+            }
+        }
+    }
+}
+
+/// AoE frames to the shelf: headers, registers and config strings spoiled.
+fn bad_frames(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyError> {
+    let aoe = &stage.arguments.aoe;
+    let mut port = Port::open(&aoe.interface)?;
+    for sent in 0..count {
+        let mut frame = discover::query(port.mac, aoe.shelf, aoe.slot, 0).to_vec();
+        // Commands 0 to 3, most often ATA: registers of reads; never a write inside the device,
+        // whose data the good clients check.
+        frame[19] = rng.next().to_le_bytes()[0] & 3;
+        frame.resize(36 + usize::try_from(rng.below(64))? * 16, 0);
+        if frame[19] == 0 {
+            (frame[24], frame[26], frame[27]) = (0x40, 2, 0x24);
+        }
+        damage(&mut frame, &mut rng, 60);
+        if frame.len() < 24 {
+            frame.resize(24, 0);
+        }
+        frame[..6].fill(0xff);
+        frame[12..14].copy_from_slice(&[0x88, 0xa2]);
+        if is_write_or_lock(&frame) {
+            continue;
+        }
+        if port.send(&frame).is_err() && sent == 0 {
+            return Err("the interface does not take frames".into());
+        }
+    }
+    Ok(())
+}
+
+/// Frames that would be right to obey, and harm the good clients: writes, trims, masks and
+/// reservations.
+fn is_write_or_lock(frame: &[u8]) -> bool {
+    let ata_write = matches!(frame.get(27), Some(0x06 | 0x30 | 0x34 | 0x35 | 0xca | 0x3a | 0xc5));
+    match frame[19] {
+        0 => ata_write,
+        2 => frame.get(25) == Some(&1),
+        3 => frame.get(24).is_some_and(|command| *command != 0),
+        1 => frame.get(29).is_some_and(|command| command & 0x0f >= 3),
+        _ => false,
+    }
+}
+
+/// iSCSI: before login, and within sessions.
+fn bad_pdus(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyError> {
+    let mut sent = 0;
+    while sent < count {
+        let number = 1000 + u32::try_from(rng.below(1000))?;
+        let batch = 1 + rng.below(400);
+        sent += batch;
+        let stream = match rng.below(4) {
+            0 => TcpStream::connect(stage.arguments.portal),
+            _ => {
+                let wanted = options(number);
+                match stage.place.connect_as(&wanted) {
+                    Ok(mut disk) => disk.session().stream().try_clone(),
+                    // The target may well refuse one session too many.
+                    Err(_) => TcpStream::connect(stage.arguments.portal),
+                }
+            }
+        };
+        // A target that is overrun may refuse connections; good clients say if it is gone.
+        let Ok(mut stream) = stream else { continue };
+        stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+        stream.set_nonblocking(false)?;
+        let mut bytes = Vec::new();
+        for _ in 0..batch {
+            let mut pdu = pdu(&mut rng);
+            damage(&mut pdu, &mut rng, 48);
+            if !is_scsi_write(&pdu) {
+                bytes.extend(pdu);
+            }
+        }
+        // It closes the connection, or reads on: both are right.
+        let _ = stream.write_all(&bytes);
+        if rng.percent(50) {
+            stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+            let _ = stream.read(&mut [0; 4096]);
+        }
+    }
+    Ok(())
+}
+
+/// A PDU that is nearly right.
+fn pdu(rng: &mut Rng) -> Vec<u8> {
+    const OPCODES: [u8; 11] = [0x00, 0x40, 0x01, 0x02, 0x42, 0x43, 0x04, 0x44, 0x05, 0x06, 0x10];
+    let mut pdu = vec![0; 48];
+    pdu[0] = OPCODES[usize::try_from(rng.below(OPCODES.len() as u64)).expect("an index")];
+    pdu[1] = 0x80;
+    pdu[16..20].copy_from_slice(&rng.next().to_le_bytes()[..4]);
+    pdu[20..24].fill(0xff);
+    pdu[27] = 2 + rng.next().to_le_bytes()[0] % 4;
+    if pdu[0] == 0x01 {
+        // A read of much, or of an expected length of 4 GiB.
+        pdu[1] = 0xc1;
+        (pdu[32], pdu[46 - 1]) = (0x88, 8);
+    }
+    if rng.percent(30) {
+        pdu[7] = 16;
+        pdu.extend([b'x'; 16]);
+    }
+    if rng.percent(10) {
+        pdu[4] = 0xff;
+    }
+    pdu
+}
+
+/// Commands that change the unit: right to obey, and they would spoil the good clients' blocks.
+fn is_scsi_write(pdu: &[u8]) -> bool {
+    pdu.first().is_some_and(|opcode| opcode & 0x3f == 1)
+        && !matches!(pdu.get(32), Some(0x00 | 0x12 | 0x25 | 0x28 | 0x88 | 0x9e | 0xa0))
+}

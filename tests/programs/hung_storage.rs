@@ -1,0 +1,131 @@
+//! Control requests are answered while storage hangs.
+//!
+//! `--hang` and `--release` are shell commands that make the backing store hang and go on, such as
+//! `dmsetup suspend`, or `fsfreeze` of the file system that holds the image. In between, writes
+//! hang; pings, a new login, an abort and AoE discovery must not.
+//!
+//! Exit code 0: all answered; 1: one was not; 2: wrong usage.
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Parser;
+use corbel_initiator::blocking::now;
+use corbel_proto::iscsi::initiator::CommandId;
+use corbel_tests::checker::stamp;
+use corbel_tests::drive::{Disk, IscsiPlace, Operation, PATIENCE};
+
+const BLOCK_BYTES: usize = 512;
+
+#[derive(Debug, Parser)]
+#[command(about = "Control requests are answered while storage hangs")]
+struct Arguments {
+    /// The iSCSI portal.
+    #[arg(long, value_name = "ADDR:PORT")]
+    portal: SocketAddr,
+    /// The iSCSI target's name.
+    #[arg(long, value_name = "IQN")]
+    target: String,
+    /// The unit.
+    #[arg(long, default_value_t = 0)]
+    lun: u16,
+    /// Shell command that makes the store hang.
+    #[arg(long)]
+    hang: String,
+    /// Shell command that lets it go on.
+    #[arg(long)]
+    release: String,
+    /// Shell command that must succeed while it hangs, such as `corbel-target status`.
+    #[arg(long)]
+    status: Option<String>,
+    /// Longest wait for an answer, milliseconds.
+    #[arg(long, default_value_t = 1000)]
+    limit_ms: u64,
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Lets the store go on, whatever happens.
+struct Release<'a>(&'a str);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = shell(self.0) {
+            eprintln!("hung-storage: {error}");
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hung-storage: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn shell(command: &str) -> Result<(), AnyError> {
+    let status = Command::new("sh").args(["-c", command]).status()?;
+    if status.success() { Ok(()) } else { Err(format!("`{command}` ended with {status}").into()) }
+}
+
+fn run(arguments: &Arguments) -> Result<(), AnyError> {
+    let place = IscsiPlace {
+        portal: arguments.portal,
+        target: arguments.target.clone(),
+        lun: arguments.lun,
+    };
+    let limit = Duration::from_millis(arguments.limit_ms);
+    let write = |id: u64| Operation::Write {
+        first: id * 8,
+        data: stamp::filled(8, BLOCK_BYTES, id + 1, id * 8),
+    };
+    let mut disk = place.connect(1)?;
+    disk.run(write(0))?;
+    shell(&arguments.hang)?;
+    {
+        let _release = Release(&arguments.release);
+        (1..9).for_each(|id| disk.submit(id, write(id)));
+        if let Some(ended) = disk.next(now() + Duration::from_secs(1))? {
+            return Err(format!("the store does not hang: command {} ended", ended.id).into());
+        }
+        for _ in 0..5 {
+            let took = disk.session().ping(limit)?;
+            println!("ping answered in {took:?} while 8 writes hang");
+        }
+        let began = now();
+        place_session(&place, limit)?;
+        println!("a new session logged in within {:?}", now().since(began));
+        if let Some(status) = &arguments.status {
+            shell(&format!("timeout {} {status}", arguments.limit_ms.div_ceil(1000)))?;
+            println!("`{status}` answered");
+        }
+        disk.session().connection().abort(CommandId(1));
+        let took = disk.session().ping(limit)?;
+        println!("ping answered in {took:?} while an abort waits");
+    }
+    // The abort may have ended one of them; the others must be done.
+    for _ in 1..9 {
+        let ended = disk.next(now() + PATIENCE)?.ok_or("a write hangs although storage goes on")?;
+        if ended.id != 1 {
+            ended.result?;
+        }
+    }
+    println!("all writes ended once storage went on");
+    Ok(())
+}
+
+/// A login, and a ping in the new session; its first command would hang with the others.
+fn place_session(place: &IscsiPlace, limit: Duration) -> Result<(), AnyError> {
+    use corbel_initiator::blocking::login::{Options, connect};
+    let options = Options {
+        target: Some(place.target.clone()),
+        wait: limit,
+        ..corbel_tests::drive::options(2)
+    };
+    connect(place.portal, &options)?.ping(limit)?;
+    Ok(())
+}
