@@ -2,17 +2,40 @@
 //! signals, by systemd and by Prometheus.
 //!
 //! ```text
+//! run.rs       from a configuration to a running target, and its end
+//! control.rs   what may be done to it, one thing at a time where that matters
+//! socket.rs    the control socket: who may, how much, how long
+//! protocol.rs  requests and responses, and the asking side
+//! signals.rs   SIGTERM, SIGINT, SIGHUP; what systemd hears
+//! metrics.rs   figures for Prometheus;  http.rs  the little HTTP that takes
 //! status.rs    what is known of a running target, as stable JSON
+//! text.rs      the same for people
+//! limits.rs    what the system lets the process use
 //! ```
 //!
 //! It runs on the main thread, on tokio; nothing here touches the data path. Whatever it asks of
 //! a [`Daemon`] runs on a thread of its own, so that signals are heard at all times.
 
+mod control;
+mod http;
+mod limits;
+mod metrics;
+mod protocol;
+mod run;
+mod signals;
+mod socket;
 pub mod status;
+#[cfg(test)]
+mod tests;
+mod text;
 
 use crate::config::Config;
 
+pub use limits::raise_limits;
+pub use protocol::{AskError, ErrorKind, Request, Response, ask};
+pub use run::{Plan, RunError, Source, run};
 pub use status::Status;
+pub use text::{endpoint_lines, render};
 
 /// A running target, as the control plane sees it. Calls take at most some ten seconds and never
 /// wait for storage, [`Daemon::wait`] apart.

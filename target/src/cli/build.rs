@@ -1,5 +1,8 @@
 //! Command lines to the same [`Config`] that a file would give.
 
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
 use super::{ExportArgs, VbladeArgs};
 use crate::config::{
     AOE_BUFFERS, AoeAddress, AoeExport, Backing, Config, Daemon, Direct, Export, IscsiName,
@@ -56,8 +59,7 @@ impl ExportArgs {
             targets.push(target);
             export.iscsi.push(LogicalUnit { target: name, lun: self.lun });
         }
-        let daemon =
-            Daemon { threads: self.threads, admin_socket: self.admin_socket, ..Daemon::default() };
+        let daemon = daemon(self.threads, self.admin_socket, self.state_dir);
         Ok(Config { daemon, exports: vec![export], targets })
     }
 }
@@ -92,9 +94,19 @@ impl VbladeArgs {
             buffers: self.buffers.unwrap_or(AOE_BUFFERS),
             config,
         });
-        let daemon = Daemon { admin_socket: self.admin_socket, ..Daemon::default() };
+        let daemon = daemon(None, self.admin_socket, self.state_dir);
         Ok(Config { daemon, exports: vec![export], targets: Vec::new() })
     }
+}
+
+fn daemon(
+    threads: Option<NonZeroU16>,
+    admin_socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+) -> Daemon {
+    let usual = Daemon::default();
+    let state_dir = state_dir.unwrap_or(usual.state_dir);
+    Daemon { threads, admin_socket, state_dir, ..Daemon::default() }
 }
 
 /// An export's name made of a file's.

@@ -1,6 +1,7 @@
 //! The command line: one clap source for parsing, help, completions and man pages.
 
 mod build;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +12,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{
-    ADMIN_SOCKET, AoeAddress, Backing, CONFIG_FILE, InterfaceName, IscsiName, LUN_MAX, Mac, Size,
-    Wrong, portal,
+    AoeAddress, Backing, CONFIG_FILE, InterfaceName, IscsiName, LUN_MAX, Mac, Size, Wrong, portal,
 };
+
+pub use run::{Launch, run};
 
 /// Serves block devices as AoE shelves and iSCSI LUNs.
 #[derive(Debug, Parser)]
@@ -74,9 +76,12 @@ pub struct ConfigArgs {
 /// Which daemon.
 #[derive(Debug, Args)]
 pub struct SocketArgs {
-    /// The daemon's control socket
-    #[arg(long, value_name = "PATH", default_value = ADMIN_SOCKET)]
-    pub socket: PathBuf,
+    /// The daemon's control socket (/run/corbel/target.sock if nothing is given)
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The daemon's configuration, for the socket that it names
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
 }
 
 /// `export`
@@ -116,6 +121,9 @@ pub struct ExportArgs {
     /// Open a control socket here
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
+    /// Keep AoE config strings, masks and reservations here; otherwise they end with the process
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// `SHELF.SLOT@IFACE[,IFACE…]`
@@ -195,6 +203,9 @@ pub struct VbladeArgs {
     /// Open a control socket here
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
+    /// Keep AoE config strings, masks and reservations here; otherwise they end with the process
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Major AoE address
     pub shelf: i64,
     /// Minor AoE address

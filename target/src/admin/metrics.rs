@@ -1,0 +1,150 @@
+//! A status as figures for Prometheus (OpenMetrics text).
+
+use std::collections::BTreeMap;
+use std::fmt::Error;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::Status;
+use super::status::{AoePort, Export};
+
+/// What the text is, for `Content-Type`.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The text of a scrape.
+pub(super) fn text(status: Status) -> String {
+    let mut registry = Registry::with_prefix("corbel");
+    registry.register_collector(Box::new(Snapshot(status)));
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("a string takes any text");
+    text
+}
+
+#[derive(Debug)]
+struct Snapshot(Status);
+
+/// One figure of every thing of a kind: name, help, and how to find it.
+type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
+
+const EXPORT_COUNTERS: [Figure<Export>; 5] = [
+    ("export_reads", "Reads that succeeded", |e| e.reads),
+    ("export_writes", "Writes that succeeded", |e| e.writes),
+    ("export_read_bytes", "Bytes read", |e| e.read_bytes),
+    ("export_written_bytes", "Bytes written", |e| e.written_bytes),
+    ("export_errors", "Commands that failed at the store", |e| e.errors),
+];
+
+const EXPORT_GAUGES: [Figure<Export>; 2] = [
+    ("export_size_bytes", "Exported bytes", |e| e.size_bytes),
+    ("export_in_flight", "Commands being carried out", |e| e.in_flight),
+];
+
+const PORT_COUNTERS: [Figure<AoePort>; 2] = [
+    ("aoe_port_received", "AoE frames that arrived", |p| p.received),
+    ("aoe_port_dropped", "AoE frames lost for want of room", |p| p.dropped),
+];
+
+const PORT_GAUGES: [Figure<AoePort>; 2] = [
+    ("aoe_port_up", "1 while frames can pass", |p| u64::from(p.up)),
+    ("aoe_port_mtu_bytes", "Largest payload of a frame", |p| p.mtu.into()),
+];
+
+const COUNTERS: [Figure<Status>; 2] = [
+    ("memory_refused", "Requests that found no payload memory", |s| s.memory.refused),
+    ("flush_failures", "Flushes that failed at a store", |s| s.flush_failures),
+];
+
+const GAUGES: [Figure<Status>; 4] = [
+    ("uptime_seconds", "Time since the start", |s| s.uptime_seconds),
+    ("memory_max_bytes", "Payload memory that may be used", |s| s.memory.bytes_max),
+    ("memory_mapped_bytes", "Payload memory taken from the system", |s| s.memory.bytes_mapped),
+    ("memory_lent_bytes", "Payload memory in use", |s| s.memory.bytes_lent),
+];
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Self(status) = self;
+        let encoder = &mut encoder;
+        for (kind, figures) in [(MetricType::Counter, &COUNTERS[..]), (MetricType::Gauge, &GAUGES)]
+        {
+            for (name, help, value) in figures {
+                figure(encoder.encode_descriptor(name, help, None, kind)?, kind, value(status))?;
+            }
+        }
+        let name = |e: &Export| ("export", e.name.clone());
+        families(encoder, MetricType::Counter, &status.exports, &EXPORT_COUNTERS, name)?;
+        families(encoder, MetricType::Gauge, &status.exports, &EXPORT_GAUGES, name)?;
+        let name = |p: &AoePort| ("interface", p.interface.clone());
+        families(encoder, MetricType::Counter, &status.aoe_ports, &PORT_COUNTERS, name)?;
+        families(encoder, MetricType::Gauge, &status.aoe_ports, &PORT_GAUGES, name)?;
+        // By target, not by initiator: its name is whatever a stranger says it is.
+        let mut sessions = BTreeMap::<&str, u64>::new();
+        for session in &status.sessions {
+            *sessions.entry(&session.target).or_default() += 1;
+        }
+        let sessions: Vec<_> = sessions.into_iter().collect();
+        let figure: Figure<(&str, u64)> = ("sessions", "iSCSI sessions", |(_, count)| *count);
+        let name = |(target, _): &(&str, u64)| ("target", (*target).to_owned());
+        families(encoder, MetricType::Gauge, &sessions, &[figure], name)
+    }
+}
+
+fn families<T>(
+    encoder: &mut DescriptorEncoder<'_>,
+    kind: MetricType,
+    things: &[T],
+    figures: &[Figure<T>],
+    label: impl Fn(&T) -> (&'static str, String),
+) -> Result<(), Error> {
+    if things.is_empty() {
+        return Ok(());
+    }
+    for (name, help, value) in figures {
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for thing in things {
+            let value = value(thing);
+            figure(metric.encode_family(&[label(thing)])?, kind, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn figure(mut metric: MetricEncoder<'_>, kind: MetricType, value: u64) -> Result<(), Error> {
+    match kind {
+        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        _ => metric.encode_gauge(&value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::Session;
+
+    #[test]
+    fn a_scrape_has_every_export_by_name() {
+        let export = |name: &str, reads| Export { name: name.into(), reads, ..Export::default() };
+        let session = Session { target: "iqn.2026-11.org.example:a".into(), ..Session::default() };
+        let status = Status {
+            exports: vec![export("md3", 7), export("a\"b", 1)],
+            sessions: vec![session.clone(), session],
+            flush_failures: 2,
+            ..Status::default()
+        };
+        let text = text(status);
+        for line in [
+            "# TYPE corbel_export_reads counter",
+            "corbel_export_reads_total{export=\"md3\"} 7",
+            "corbel_export_reads_total{export=\"a\\\"b\"} 1",
+            "corbel_flush_failures_total 2",
+            "corbel_sessions{target=\"iqn.2026-11.org.example:a\"} 2",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+    }
+}
