@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/programs-lib.sh"
 hostile=$(program hostile)
-ulimit -n 65536
+ulimit -n "$(ulimit -Hn)"
 make_net
 serve_disk
 run_inside "$hostile" --portal "$PORTAL" --target "$IQN" --lun "$LUN" --aoe 0.0@client0 \

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/programs-lib.sh"
 idle=$(program idle-sessions)
 exports=${1:-1000} sessions=${2:-1000}
-ulimit -n 65536
+ulimit -n "$(ulimit -Hn)"
 make_net
 mkdir -p "$WORK/state"
 {
