@@ -317,3 +317,7 @@ impl Login {
         Ask { request, text }
     }
 }
+
+#[cfg(test)]
+#[path = "initiator_tests.rs"]
+mod tests;
