@@ -100,9 +100,9 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
         Command::Check(args) => {
             let loaded = load(&args.config)?;
             loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            let (exports, targets) = (loaded.config.exports.len(), loaded.config.targets.len());
-            let file = args.config.display();
-            print(&format!("{file}: good: {exports} exports, {targets} iSCSI targets\n"))
+            let exports = count(loaded.config.exports.len(), "export");
+            let targets = count(loaded.config.targets.len(), "iSCSI target");
+            print(&format!("{}: good: {exports}, {targets}\n", args.config.display()))
         }
         Command::Status { json, socket } => status(&socket, json),
         Command::Reload(socket) => {
@@ -124,6 +124,10 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
             Failure::Failed(format!("no man pages in {}: {error}", dir.display()))
         }),
     }
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn read(path: &Path) -> Result<Config, Failure> {
