@@ -113,7 +113,7 @@ impl Session {
         let writing = if self.outgoing.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut polled = [PollFd::new(&self.stream, PollFlags::IN | writing)];
         let timeout = Timespec::try_from(longest)
-            .unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 });
+            .unwrap_or_else(|_| Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 });
         match poll(&mut polled, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(io::Error::from(error).into()),
