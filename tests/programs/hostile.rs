@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use corbel_initiator::blocking::aoe::Port;
-use corbel_initiator::blocking::now;
+use corbel_initiator::blocking::{Error, now};
 use corbel_proto::aoe::initiator::discover;
 use corbel_tests::checker::stamp;
 use corbel_tests::drive::process::resident_kib;
@@ -171,12 +171,24 @@ impl Stage<'_> {
     fn verified(&self, disk: &mut dyn Disk, first: u64, id: u64) -> Result<(), AnyError> {
         let data = stamp::filled(1, BLOCK_BYTES, id, first);
         let write = Operation::Write { first, data: data.clone() };
-        self.measured("a write", || Ok(disk.run(write)?))?;
+        self.measured("a write", || settled(disk, &write))?;
         let read = Operation::Read { first, blocks: 1 };
-        if self.measured("a read", || Ok(disk.run(read)?))? != data {
+        if self.measured("a read", || settled(disk, &read))? != data {
             return Err(format!("block {first} does not hold what was written").into());
         }
         Ok(())
+    }
+}
+
+/// Performs a command; again if the target says no. Resets that attackers ask for are rightly
+/// obeyed: they end our command, and leave a unit attention. Asking three times is always enough.
+fn settled(disk: &mut dyn Disk, operation: &Operation) -> Result<Vec<u8>, AnyError> {
+    let mut refusals = 0;
+    loop {
+        match disk.run(operation.clone()) {
+            Err(Error::Command(_)) if refusals < 2 => refusals += 1,
+            result => return Ok(result?),
+        }
     }
 }
 
