@@ -46,3 +46,12 @@ fn a_buffer_outlives_its_arena() {
     let slice = Slice::part(buf, 10, 20);
     assert_eq!(slice.bytes(), [7; 20]);
 }
+
+#[test]
+fn memory_given_back_is_lent_again_before_more_is_taken() {
+    let arena = Arena::unregistered(ArenaConfig { bytes_max: 4 * CHUNK_BYTES });
+    for _ in 0..100 {
+        drop(arena.lend(1024).unwrap());
+    }
+    assert_eq!(arena.stats().bytes_mapped, CHUNK_BYTES);
+}
