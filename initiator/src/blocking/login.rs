@@ -1,13 +1,15 @@
 //! Login over a plain TCP socket.
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use corbel_proto::error::Malformed;
 use corbel_proto::iscsi::chap::{Algorithm, Credentials};
 use corbel_proto::iscsi::framer::{Framer, Step as Framed, trailer};
 use corbel_proto::iscsi::initiator::{KeepAlive, Start};
-use corbel_proto::iscsi::login::initiator::{Ask, Chap, Login, Options as Wanted, Step};
+use corbel_proto::iscsi::login::initiator::{Ask, Chap, Config, Login, Step};
 use corbel_proto::iscsi::params::{Digest, Limits};
 use corbel_proto::iscsi::pdu::login::{Isid, LoginResponse};
 
@@ -73,7 +75,9 @@ pub fn connect(portal: SocketAddr, options: &Options) -> Result<Session, Error> 
 }
 
 fn log_in(stream: &mut TcpStream, options: &Options) -> Result<Start, Error> {
-    let (mut login, mut ask) = Login::new(wanted(options));
+    let refused = |why: &dyn Display| Error::Login(why.to_string());
+    let mut login = Login::new(config(options)?).map_err(|violation| refused(&violation))?;
+    let mut ask = login.start();
     let mut framer = Framer::new();
     let mut random = |bytes: &mut [u8]| {
         getrandom::fill(bytes).expect("the kernel's random source works from boot on");
@@ -81,34 +85,36 @@ fn log_in(stream: &mut TcpStream, options: &Options) -> Result<Start, Error> {
     loop {
         send(stream, &ask)?;
         let (response, text) = receive(stream, &mut framer)?;
-        let step = login.handle(&response, &text, &mut random);
-        match step.map_err(|refusal| Error::Login(refusal.to_string()))? {
+        match login.handle(&response, &text, &mut random).map_err(|fault| refused(&fault))? {
             Step::Ask(next) => ask = next,
-            Step::Admitted(admitted) => {
-                return Ok(Start {
-                    agreed: admitted.agreed,
-                    cid: 0,
-                    cmd_sn: admitted.cmd_sn,
-                    exp_stat_sn: admitted.exp_stat_sn,
-                    max_cmd_sn: admitted.max_cmd_sn,
-                });
+            Step::Done(outcome) => return Ok(outcome.start()),
+            Step::Refused(status) => {
+                let code = status.code();
+                return Err(Error::Login(format!("the target refuses with status {code:#06x}")));
+            }
+            Step::Redirect { address, .. } => {
+                return Err(Error::Login(format!("the target has moved to {address}")));
             }
         }
     }
 }
 
-fn wanted(options: &Options) -> Wanted {
+fn config(options: &Options) -> Result<Config, Error> {
     let digests = if options.digests { Digest::Crc32c } else { Digest::None };
     let chap = options.chap.clone().map(|ours| Chap {
         algorithms: Algorithm::ALL.to_vec(),
         ours,
         theirs: options.mutual_chap.clone(),
     });
-    Wanted {
-        initiator: options.initiator.clone(),
-        target: options.target.clone(),
+    let name = |text: &String| text.parse().map_err(|bad: Malformed| Error::Login(bad.to_string()));
+    Ok(Config {
+        initiator: name(&options.initiator)?,
+        alias: None,
+        target: options.target.as_ref().map(name).transpose()?,
         isid: Isid(options.isid),
+        tsih: 0,
         cid: 0,
+        cmd_sn: 1,
         limits: Limits {
             header_digests: vec![digests],
             data_digests: vec![digests],
@@ -117,7 +123,7 @@ fn wanted(options: &Options) -> Wanted {
             ..Limits::default()
         },
         chap,
-    }
+    })
 }
 
 fn send(stream: &mut TcpStream, ask: &Ask) -> Result<(), Error> {
@@ -131,7 +137,7 @@ fn send(stream: &mut TcpStream, ask: &Ask) -> Result<(), Error> {
 fn receive(stream: &mut TcpStream, framer: &mut Framer) -> Result<(LoginResponse, Vec<u8>), Error> {
     let mut text = Vec::new();
     let mut byte = [0];
-    let broken = |malformed: corbel_proto::error::Malformed| Error::Login(malformed.to_string());
+    let broken = |malformed: Malformed| Error::Login(malformed.to_string());
     // Byte by byte, so that nothing of what follows login is taken; a login is short.
     loop {
         if stream.read(&mut byte)? == 0 {

@@ -277,10 +277,12 @@ impl Negotiator {
         let limits = &self.limits;
         put(text, "HeaderDigest", &names(&limits.header_digests));
         put(text, "DataDigest", &names(&limits.data_digests));
-        put(text, "DefaultTime2Wait", &limits.time2wait_s.to_string());
-        put(text, "DefaultTime2Retain", &limits.time2retain_s.to_string());
-        put(text, "ErrorRecoveryLevel", "0");
-        if self.session == SessionType::Normal {
+        if self.leading {
+            put(text, "DefaultTime2Wait", &limits.time2wait_s.to_string());
+            put(text, "DefaultTime2Retain", &limits.time2retain_s.to_string());
+            put(text, "ErrorRecoveryLevel", "0");
+        }
+        if self.leading && self.session == SessionType::Normal {
             put(text, "InitialR2T", boolean_text(limits.initial_r2t));
             put(text, "ImmediateData", boolean_text(limits.immediate_data));
             put(text, "MaxBurstLength", &limits.burst_bytes_max.to_string());

@@ -1,13 +1,17 @@
 //! The login phase, RFC 7143 6.3: who is there, may they, and under which terms.
 //!
-//! [`target::Login`] answers. It is handed one PDU at a time and hands back what to send; it
-//! knows neither sockets, nor time, nor how sessions are kept.
+//! [`initiator::Login`] asks and [`target::Login`] answers. Each is handed one PDU at a time and
+//! hands back what to send; they know neither sockets, nor time, nor how sessions are kept.
 
 pub mod directory;
 pub mod fault;
 pub mod initiator;
 pub mod target;
 
+#[cfg(test)]
+mod initiator_tests;
+#[cfg(test)]
+mod pair_tests;
 #[cfg(test)]
 mod tests;
 
