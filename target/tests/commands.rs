@@ -97,6 +97,19 @@ fn without_a_daemon_its_commands_exit_with_1_and_name_the_socket() {
 }
 
 #[test]
+fn what_is_imported_is_printed_and_passes_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("inittab"), folder.path().join("target.toml"));
+    std::fs::write(&from, "v0:2345:respawn:/usr/sbin/vblade 0 0 eth1 /dev/md3\n").unwrap();
+    let output = corbel(&["import", "vblade", text(&from)]);
+    assert_eq!(output.status.code(), Some(0));
+    std::fs::write(&to, output.stdout).unwrap();
+    assert_eq!(corbel(&["check", "--config", text(&to)]).status.code(), Some(0));
+    refused(&["import", "tgt", "/no/such/file"], 1, &["/no/such/file"]);
+    refused(&["import", "lio", text(&from)], 2, &["lio"]);
+}
+
+#[test]
 fn help_version_completions_and_man_pages_exit_with_0() {
     let folder = tempfile::tempdir().unwrap();
     for (words, said) in [

@@ -110,7 +110,7 @@ fn daemon(
 }
 
 /// An export's name made of a file's.
-fn tidy(device: &str) -> String {
+pub(super) fn tidy(device: &str) -> String {
     let name: String = device
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })

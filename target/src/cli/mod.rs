@@ -1,6 +1,7 @@
 //! The command line: one clap source for parsing, help, completions and man pages.
 
 mod build;
+mod import;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,9 @@ pub enum Command {
     Stop(SocketArgs),
     /// Take vblade's own command line
     Vblade(VbladeArgs),
+    /// Print another target's configuration as target.toml
+    #[command(subcommand)]
+    Import(Import),
     /// Print shell completions
     Completions {
         /// The shell
@@ -62,6 +66,21 @@ pub enum Command {
     Man {
         /// An existing folder
         dir: PathBuf,
+    },
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// tgt's targets.conf
+    Tgt {
+        /// Such as /etc/tgt/targets.conf
+        file: PathBuf,
+    },
+    /// Lines with vblade commands: inittab, scripts, vblade.conf
+    Vblade {
+        /// Such as /etc/inittab
+        file: PathBuf,
     },
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Cli, Command, ExportArgs, SocketArgs, VbladeArgs, completions, man};
+use super::{Cli, Command, ExportArgs, Import, SocketArgs, VbladeArgs, completions, import, man};
 use crate::admin::{self, Daemon, ErrorKind, Plan, Request, Response, Source};
 use crate::config::{ADMIN_SOCKET, Backing, Config, Problems, Wrong, load};
 
@@ -115,6 +115,8 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
             print(&changes.iter().map(|change| format!("{change}\n")).collect::<String>())
         }
         Command::Stop(socket) => ask(&socket, Request::Stop).map(drop),
+        Command::Import(Import::Tgt { file }) => print(&import::tgt(&source(&file)?)),
+        Command::Import(Import::Vblade { file }) => print(&import::vblade(&source(&file)?)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             completions(shell, &mut script);
@@ -124,6 +126,13 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
             Failure::Failed(format!("no man pages in {}: {error}", dir.display()))
         }),
     }
+}
+
+/// The text of a file to import.
+fn source(path: &Path) -> Result<String, Failure> {
+    let failed = |error| Failure::Failed(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn count(number: usize, thing: &str) -> String {
