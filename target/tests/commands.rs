@@ -1,7 +1,9 @@
 //! The program from outside: exit codes, and what is said on which stream.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn corbel(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_corbel-target"))
@@ -107,6 +109,30 @@ fn what_is_imported_is_printed_and_passes_check() {
     assert_eq!(corbel(&["check", "--config", text(&to)]).status.code(), Some(0));
     refused(&["import", "tgt", "/no/such/file"], 1, &["/no/such/file"]);
     refused(&["import", "lio", text(&from)], 2, &["lio"]);
+}
+
+#[test]
+fn a_stream_that_nobody_reads_changes_no_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("target.toml");
+    let socket = "[daemon]\nadmin_socket = \"a.sock\"\n";
+    // Warned of, and not there.
+    let export = "[[export]]\nname = \"a\"\npath = \"absent.img\"\n";
+    std::fs::write(&file, format!("{socket}{export}")).unwrap();
+    for (command, code) in [("check", 0), ("serve", 1), ("status", 1)] {
+        let closed = || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            drop(theirs);
+            Stdio::from(OwnedFd::from(ours))
+        };
+        let status = Command::new(env!("CARGO_BIN_EXE_corbel-target"))
+            .args([command, "--log", "trace", "--config", text(&file)])
+            .stdout(closed())
+            .stderr(closed())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{command}");
+    }
 }
 
 #[test]

@@ -181,6 +181,33 @@ fn a_target_that_does_not_start_leaves_no_socket() {
 }
 
 #[test]
+fn nobody_who_reads_what_is_served_is_no_reason_to_end() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("target.sock");
+    let config = config(&socket);
+    let source = Source::Fixed(Box::new(config.clone()));
+    let plan = Plan { config, source, announce: true };
+    let launch = |_: &Config| Ok(Arc::new(Fake::default()) as Arc<dyn Daemon>);
+    let thread = std::thread::spawn(move || run(plan, launch, &mut Closed));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ask(&socket, Request::Stop).is_err() {
+        assert!(Instant::now() < deadline && !thread.is_finished(), "it does not serve");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
 fn a_bad_file_leaves_the_old_configuration_and_says_where_it_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("target.toml");

@@ -84,6 +84,8 @@ fn log(filter: Option<&str>) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
+        // It would be said on stderr, with a panic if that is what is broken.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }
@@ -99,7 +101,9 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
         }
         Command::Check(args) => {
             let loaded = load(&args.config)?;
-            loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            for warning in &loaded.warnings {
+                let _ = writeln!(std::io::stderr(), "warning: {warning}");
+            }
             let exports = count(loaded.config.exports.len(), "export");
             let targets = count(loaded.config.targets.len(), "iSCSI target");
             print(&format!("{}: good: {exports}, {targets}\n", args.config.display()))
@@ -150,12 +154,14 @@ fn export(args: ExportArgs, launch: Launch) -> Result<(), Failure> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let config = args.config(&host)?;
     for export in &config.exports {
-        if let (Some(asked), Backing::Path(path)) = (export.create, &export.backing)
+        if let (Some(_), Backing::Path(path)) = (export.create, &export.backing)
             && let Ok(found) = std::fs::metadata(path)
-            && found.len() != asked
         {
-            let (file, size) = (path.display(), found.len());
-            tracing::warn!("{file} is there already; it keeps its size (file: {size} bytes)");
+            let file = path.display();
+            match found.is_file() {
+                true => tracing::warn!("{file} exists and keeps its size, {} bytes", found.len()),
+                false => tracing::warn!("{file} exists; --create does nothing"),
+            }
         }
     }
     serve(at_once(config), persist, launch)
