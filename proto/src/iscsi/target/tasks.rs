@@ -133,9 +133,12 @@ impl<B: Buffer> Connection<B> {
         true
     }
 
-    /// Forgets a command: nothing is sent for it any more. False if it is not there, or its
-    /// answer has gone out.
+    /// Forgets a command that the server has: nothing is sent for it any more. False if there is
+    /// none, or its answer has gone out.
     pub fn abort(&mut self, itt: u32) -> bool {
+        if self.tasks.get(&itt).is_none_or(|task| !task.delivered) {
+            return false;
+        }
         let Some(task) = self.tasks.remove(&itt) else { return false };
         if !task.immediate {
             self.finish_one();
@@ -204,9 +207,13 @@ impl<B: Buffer> Connection<B> {
         if request.referenced == TAG_NONE || !ahead {
             return false;
         }
-        if let Some(Some(held)) = self.held.get(&sn)
-            && held.itt() != request.referenced
-        {
+        // A tag whose command came under another number is not this command's: that one would
+        // lose its task and still get its turn.
+        let meant = match self.held.get(&sn) {
+            Some(Some(held)) => held.command_on(None) == Some(request.referenced),
+            Some(None) | None => !self.tasks.contains_key(&request.referenced),
+        };
+        if !meant {
             return false;
         }
         self.tasks.remove(&request.referenced);

@@ -214,6 +214,26 @@ fn abort_of_nothing_says_so() {
 }
 
 #[test]
+fn abort_of_a_tag_that_came_under_another_number_changes_nothing() {
+    let mut talk = Talk::logged_in(&terms());
+    talk.cmd_sn = 103;
+    talk.command_numbered(101, 5, 0, None);
+    talk.task(Function::AbortTask, 5, 102);
+    assert_eq!(TaskResponse::parse(&talk.one().0).outcome, TaskOutcome::NoSuchTask);
+    talk.command_numbered(100, 6, 0, None);
+    assert_eq!((talk.expect_command().itt, talk.expect_command().itt), (6, 5));
+}
+
+#[test]
+fn command_that_waits_for_its_turn_is_not_the_servers_to_abort() {
+    let mut talk = Talk::logged_in(&terms());
+    talk.command_numbered(101, 5, 0, None);
+    assert!(!talk.conn.abort(5));
+    talk.command_numbered(100, 6, 0, None);
+    assert_eq!((talk.expect_command().itt, talk.expect_command().itt), (6, 5));
+}
+
+#[test]
 fn nothing_is_sent_for_an_aborted_command() {
     let mut talk = Talk::logged_in(&terms());
     talk.command(1, 9000, None);
