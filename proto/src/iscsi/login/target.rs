@@ -366,6 +366,7 @@ impl Peer {
         answer: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         let stray = |why| Fault::Conduct(Violation::new("a text key", why, "RFC 7143 6.3"));
+        let mut rejected = false;
         for (key, value) in keys.iter() {
             if NAMING_KEYS.contains(&key) {
                 self.hear(key, value)?;
@@ -378,12 +379,16 @@ impl Peer {
             } else if stage == Stage::Security && params::is_operational(key) {
                 return Err(stray("an operational key in the security stage"));
             } else {
+                let before = answer.len();
                 self.negotiator.answer(key, value, answer)?;
+                // A good declaration needs no answer. Where theirs is rejected, ours has to wait:
+                // a key stands once in a text.
+                rejected |= key == params::SEGMENT && answer.len() > before;
             }
         }
         if stage == Stage::Security {
             self.authenticate(transit, keys, random, answer)?;
-        } else if !core::mem::replace(&mut self.declared, true) {
+        } else if !rejected && !core::mem::replace(&mut self.declared, true) {
             put(answer, params::SEGMENT, &self.negotiator.declare().to_string());
         }
         Ok(())

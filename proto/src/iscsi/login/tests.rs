@@ -167,6 +167,17 @@ fn libiscsi_may_say_its_names_again_but_not_change_them() {
     }
 }
 
+#[test]
+fn segment_length_out_of_its_range_is_rejected_and_ours_waits_for_the_next_text() {
+    let house = House(None);
+    let mut wire = Wire::new(&house);
+    wire.reply(TO_OPERATIONAL, &format!("{NAMES}AuthMethod=None|"));
+    let (text, _) = wire.reply(OPERATIONAL, "MaxRecvDataSegmentLength=511|");
+    assert_eq!(text, "MaxRecvDataSegmentLength=Reject|");
+    let (_, text) = wire.admitted(TO_FULL, "");
+    assert_eq!(text, "MaxRecvDataSegmentLength=262144|");
+}
+
 fn log_in_with_chap(algorithm: Algorithm, secret: &str, mutual: bool) -> Result<String, u16> {
     let house = House(Some(policy(&[algorithm])));
     let mut wire = Wire::new(&house);
