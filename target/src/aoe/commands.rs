@@ -71,7 +71,10 @@ impl<B: Buffer> AoeServer<B> {
                     tag: 0,
                 };
                 let body = self.config_body(port, &local, config::Command::Read, &contents);
-                self.send(Frame::plain(port, &header, body));
+                // A config string of 1024 bytes does not fit every MTU. Cut, it would be another.
+                if self.fits(port, body.len()) {
+                    self.send(Frame::plain(port, &header, body));
+                }
             }
         }
     }
