@@ -1,4 +1,4 @@
-//! See `corbel_tests::fuzzing::aoe_frame`.
+//! See `corbel_tests::fuzzing::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| corbel_tests::fuzzing::aoe_frame(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| corbel_tests::fuzzing::run("aoe_frame", data));

@@ -1,4 +1,4 @@
-//! See `corbel_tests::fuzzing::ata_identify`.
+//! See `corbel_tests::fuzzing::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| corbel_tests::fuzzing::ata_identify(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| corbel_tests::fuzzing::run("ata_identify", data));
