@@ -224,7 +224,8 @@ impl Negotiator {
         self.seen.contains(&key)
     }
 
-    /// Our answer to the peer's offer of one key, appended to `reply`.
+    /// Our answer to the peer's offer of one key, appended to `reply`. MaxBurstLength must come
+    /// before FirstBurstLength, which it bounds.
     ///
     /// # Errors
     /// If the key was offered before in this login, or is only for a session's first connection.
@@ -240,6 +241,13 @@ impl Negotiator {
         }
         match self.settle(rule, value) {
             Some(answer) if answer.is_empty() => {}
+            // 13.14: it must not exceed MaxBurstLength, whatever was offered.
+            Some(_) if rule.key == "FirstBurstLength" => {
+                let agreed = &mut self.agreed;
+                agreed.first_burst_bytes_max =
+                    agreed.first_burst_bytes_max.min(agreed.burst_bytes_max);
+                put(reply, key, &agreed.first_burst_bytes_max.to_string());
+            }
             Some(answer) => put(reply, key, &answer),
             None => put(reply, key, "Reject"),
         }
@@ -415,7 +423,7 @@ impl Negotiator {
     }
 }
 
-/// True for the keys of the table, which have no place in the security stage.
+/// True for the keys of the table, which belong to the operational stage.
 pub fn is_operational(key: &str) -> bool {
     RULES.iter().any(|rule| rule.key == key)
 }

@@ -337,7 +337,11 @@ impl Login {
                         return Err(conduct("a security key out of turn"));
                     }
                 }
-                _ if self.stage == Stage::Security && params::is_operational(key) => {
+                // A declaration is good at any time; all else waits for our offers.
+                _ if self.stage == Stage::Security
+                    && params::is_operational(key)
+                    && key != params::SEGMENT =>
+                {
                     return Err(conduct("an operational key before we offered any"));
                 }
                 _ if self.is_offered(key) => self.negotiator.accept(key, value)?,

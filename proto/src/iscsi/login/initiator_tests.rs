@@ -160,7 +160,7 @@ fn a_target_that_answers_nothing_leaves_the_defaults() {
 #[test]
 fn a_target_that_lingers_is_asked_again_and_its_own_offers_are_answered() {
     let mut wire = Wire::new(None);
-    assert_eq!(wire.asks(false, ""), "");
+    assert_eq!(wire.asks(false, "MaxRecvDataSegmentLength=65536|"), "");
     assert_eq!(wire.ask.request.next, Some(Stage::Operational));
     wire.asks(true, "");
     let offers = "TaskReporting=RFC3720,FastAbort|X-org.example=1|HeaderDigest=CRC32C|";
@@ -169,6 +169,7 @@ fn a_target_that_lingers_is_asked_again_and_its_own_offers_are_answered() {
     assert_eq!(wire.asks(false, ""), "");
     let outcome = wire.done("");
     assert_eq!(outcome.agreed.header_digest, crate::iscsi::params::Digest::Crc32c);
+    assert_eq!(outcome.agreed.peer_segment_bytes_max, 65_536);
     assert_eq!((outcome.exp_stat_sn, outcome.tsih), (5, 9));
 }
 

@@ -9,6 +9,8 @@ pub mod initiator;
 pub mod target;
 
 #[cfg(test)]
+mod field_tests;
+#[cfg(test)]
 mod initiator_tests;
 #[cfg(test)]
 mod pair_tests;

@@ -366,6 +366,7 @@ impl Peer {
         answer: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         let stray = |why| Fault::Conduct(Violation::new("a text key", why, "RFC 7143 6.3"));
+        let mut terms = Vec::new();
         let mut rejected = false;
         for (key, value) in keys.iter() {
             if NAMING_KEYS.contains(&key) {
@@ -376,15 +377,20 @@ impl Peer {
                 if stage != Stage::Security || !self.security.expects().contains(&key) {
                     return Err(stray("not at this point of the authentication"));
                 }
-            } else if stage == Stage::Security && params::is_operational(key) {
-                return Err(stray("an operational key in the security stage"));
             } else {
-                let before = answer.len();
-                self.negotiator.answer(key, value, answer)?;
-                // A good declaration needs no answer. Where theirs is rejected, ours has to wait:
-                // a key stands once in a text.
-                rejected |= key == params::SEGMENT && answer.len() > before;
+                // Operational keys do not belong in the security stage. Yet they do no harm
+                // there: nothing that is agreed counts until the login is through.
+                terms.push((key, value));
             }
+        }
+        // FirstBurstLength is bounded by MaxBurstLength, so it is settled after it.
+        terms.sort_by_key(|&(key, _)| key == "FirstBurstLength");
+        for (key, value) in terms {
+            let before = answer.len();
+            self.negotiator.answer(key, value, answer)?;
+            // A good declaration needs no answer. Where theirs is rejected, ours has to wait:
+            // a key stands once in a text.
+            rejected |= key == params::SEGMENT && answer.len() > before;
         }
         if stage == Stage::Security {
             self.authenticate(transit, keys, random, answer)?;

@@ -137,8 +137,8 @@ fn open_iscsi_logs_in_without_authentication() {
         text,
         "HeaderDigest=None|DataDigest=None|DefaultTime2Wait=2|DefaultTime2Retain=0|IFMarker=No|\
          OFMarker=No|ErrorRecoveryLevel=0|InitialR2T=No|ImmediateData=Yes|MaxBurstLength=16776192|\
-         FirstBurstLength=262144|MaxOutstandingR2T=1|MaxConnections=1|DataPDUInOrder=Yes|\
-         DataSequenceInOrder=Yes|MaxRecvDataSegmentLength=262144|"
+         MaxOutstandingR2T=1|MaxConnections=1|DataPDUInOrder=Yes|DataSequenceInOrder=Yes|\
+         FirstBurstLength=262144|MaxRecvDataSegmentLength=262144|"
     );
     assert_eq!(admission.isid, Isid([0, 2, 0x3d, 0, 0, 1]));
     assert_eq!((admission.stat_sn, admission.exp_cmd_sn), (11, 5));
@@ -234,6 +234,104 @@ fn authentication_cannot_be_skipped() {
     assert_eq!(wire.refused(SECURITY, "CHAP_A=1|"), 0x0201);
 }
 
+/// A name that looks like a binary value is still a name, compared as it is written.
+#[test]
+fn a_chap_name_that_looks_like_a_binary_value_is_plain_text() {
+    for (ours, sent, sound) in [
+        ("0x646f6d30", "0x646f6d30", true),
+        ("0bZG9tMA==", "0bZG9tMA==", true),
+        ("dom0", "0x646f6d30", false),
+        ("dom0", "0bZG9tMA==", false),
+        ("0x646f6d30", "dom0", false),
+        ("0x646f6d30", "0x646F6D30", false),
+    ] {
+        let mut policy = policy(&[Algorithm::Md5]);
+        policy.incoming[0].name = ours.into();
+        let house = House(Some(policy));
+        let mut wire = Wire::new(&house);
+        wire.reply(SECURITY, &format!("{NAMES}AuthMethod=CHAP|"));
+        wire.reply(SECURITY, "CHAP_A=5|");
+        let right = respond(Algorithm::Md5, 7, &Secret::new("the secret of dom0".into()), &[7; 32]);
+        let proof = format!("CHAP_N={sent}|CHAP_R={}|", binary_text(&right));
+        if sound {
+            assert!(wire.reply(TO_OPERATIONAL, &proof).1, "{ours} {sent}");
+        } else {
+            assert_eq!(wire.refused(TO_OPERATIONAL, &proof), 0x0201, "{ours} {sent}");
+        }
+    }
+}
+
+#[test]
+fn a_chap_response_in_base64_is_as_good_and_an_oversized_one_is_not() {
+    let attempt = |response: &str| {
+        let house = House(Some(policy(&[Algorithm::Md5])));
+        let mut wire = Wire::new(&house);
+        wire.reply(SECURITY, &format!("{NAMES}AuthMethod=CHAP|"));
+        wire.reply(SECURITY, "CHAP_A=5|");
+        match wire.send(TO_OPERATIONAL, &format!("CHAP_N=dom0|CHAP_R={response}|")) {
+            Step::Reply(reply) => reply.response.transit,
+            Step::Refuse(..) => false,
+            Step::Admit(_) => panic!("admitted before the operational stage"),
+        }
+    };
+    let right = respond(Algorithm::Md5, 7, &Secret::new("the secret of dom0".into()), &[7; 32]);
+    assert!(attempt(&binary_text(&right)));
+    assert!(attempt(&format!("0b{}", base64(&right))));
+    let longer = [&right[..], &[0; 3]].concat();
+    assert!(!attempt(&format!("0b{}", base64(&longer))));
+    assert!(!attempt(&format!("0b{}", base64(&longer.repeat(200)))));
+    assert!(!attempt(&format!("0b{}", base64(&right).trim_end_matches('='))));
+}
+
+/// RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, n| bits << 8 | usize::from(*group.get(n).unwrap_or(&0)));
+        for digit in 0..4 {
+            let value = bits >> (18 - 6 * digit) & 63;
+            text.push(if digit > group.len() { '=' } else { DIGITS[value].into() });
+        }
+    }
+    text
+}
+
+#[test]
+fn operational_keys_in_the_security_stage_are_answered_there() {
+    let house = House(Some(policy(&[Algorithm::Md5])));
+    let mut wire = Wire::new(&house);
+    let early = "HeaderDigest=CRC32C|MaxRecvDataSegmentLength=65536|";
+    let (text, _) = wire.reply(SECURITY, &format!("{NAMES}AuthMethod=CHAP|{early}"));
+    assert!(text.contains("HeaderDigest=CRC32C|") && text.contains("AuthMethod=CHAP|"), "{text}");
+    wire.reply(SECURITY, "CHAP_A=5|");
+    let right = respond(Algorithm::Md5, 7, &Secret::new("the secret of dom0".into()), &[7; 32]);
+    let proof = format!("CHAP_N=dom0|CHAP_R={}|MaxBurstLength=65536|", binary_text(&right));
+    assert_eq!(wire.reply(TO_OPERATIONAL, &proof), ("MaxBurstLength=65536|".into(), true));
+    let (admission, text) = wire.admitted(TO_FULL, "");
+    assert_eq!(text, "MaxRecvDataSegmentLength=262144|");
+    let agreed = admission.agreed;
+    assert_eq!((agreed.burst_bytes_max, agreed.peer_segment_bytes_max), (65_536, 65_536));
+    assert_eq!(agreed.first_burst_bytes_max, 65_536);
+}
+
+#[test]
+fn a_first_burst_beyond_the_burst_is_cut_to_it_in_whatever_order_they_come() {
+    for offer in [
+        "FirstBurstLength=262144|MaxBurstLength=65536|",
+        "MaxBurstLength=65536|FirstBurstLength=262144|",
+    ] {
+        let house = House(None);
+        let (admission, text) = Wire::new(&house).admitted(TO_FULL, &format!("{NAMES}{offer}"));
+        assert!(text.contains("MaxBurstLength=65536|FirstBurstLength=65536|"), "{text}");
+        assert_eq!(admission.agreed.first_burst_bytes_max, 65_536);
+    }
+    let house = House(None);
+    let offer = format!("{NAMES}FirstBurstLength=16776192|");
+    let (_, text) = Wire::new(&house).admitted(TO_FULL, &offer);
+    assert!(text.contains("FirstBurstLength=262144|"), "{text}");
+}
+
 #[test]
 fn a_reflected_challenge_is_refused() {
     let house = House(Some(policy(&[Algorithm::Md5])));
@@ -257,7 +355,6 @@ fn each_refusal_has_its_status() {
     assert_eq!(first(TO_FULL, &format!("{NAMES}SessionType=Other|")), 0x0209);
     assert_eq!(first(TO_FULL, &format!("{NAMES}InitiatorName=x|")), 0x0200);
     assert_eq!(first(TO_FULL, &format!("{NAMES}TargetAddress=x|")), 0x0200);
-    assert_eq!(first(TO_OPERATIONAL, &format!("{NAMES}InitialR2T=No|")), 0x0200);
     assert_eq!(first(TO_OPERATIONAL, &format!("{NAMES}AuthMethod=CHAP|")), 0x0201);
     assert_eq!((to("nothing"), to("locked"), to("gone")), (0x0203, 0x0202, 0x0204));
     assert_eq!((to("busy"), to("moved")), (0x0301, 0x0102));
