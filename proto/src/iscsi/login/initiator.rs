@@ -337,7 +337,7 @@ impl Login {
                         return Err(conduct("a security key out of turn"));
                     }
                 }
-                // A declaration is good at any time; all else waits for our offers.
+                // A declaration is taken at any time; all else waits for our offers.
                 _ if self.stage == Stage::Security
                     && params::is_operational(key)
                     && key != params::SEGMENT =>
