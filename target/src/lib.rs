@@ -24,4 +24,6 @@ pub mod config;
 pub mod host;
 pub mod iscsi;
 pub mod scsi;
+pub mod shard;
+pub mod shell;
 pub mod volume;

@@ -335,13 +335,11 @@ impl Algorithm {
 /// What a target thinks of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DigestChoice {
-    /// Not if the initiator can do without.
+    /// The initiator decides, by the order of what it offers (RFC 7143 6.2.1).
     #[default]
-    PreferNone,
-    /// If the initiator can.
-    PreferCrc32c,
-    /// Or no login.
-    RequireCrc32c,
+    Initiator,
+    /// CRC32C, or no login.
+    Require,
 }
 
 /// A configuration file that was read.

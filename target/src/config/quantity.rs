@@ -102,6 +102,16 @@ pub struct Network {
 }
 
 impl Network {
+    /// Any address in it.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many leading bits its addresses share.
+    pub const fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// True if `address` lies in it. An IPv4 address inside IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

@@ -250,11 +250,7 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
         .section(table, "mutual_chap", "target.mutual_chap")
         .and_then(|place| Some((credentials(reader, &place)?, place.span)));
     judge_chap(reader, &chap, mutual.as_ref());
-    let digests = [
-        ("none", DigestChoice::PreferNone),
-        ("crc32c", DigestChoice::PreferCrc32c),
-        ("require", DigestChoice::RequireCrc32c),
-    ];
+    let digests = [("initiator", DigestChoice::Initiator), ("require", DigestChoice::Require)];
     let header_digest = reader.choice(table, "header_digest", &digests).unwrap_or_default();
     let data_digest = reader.choice(table, "data_digest", &digests).unwrap_or_default();
     let name = name?;

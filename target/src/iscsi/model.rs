@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use corbel_proto::iscsi::chap;
-use corbel_proto::iscsi::login::directory::{Access as Answer, Directory, Grant};
+use corbel_proto::iscsi::login::directory::{Access as Answer, DigestsRequired, Directory, Grant};
 use corbel_proto::iscsi::name::Name;
 use corbel_proto::scsi::lun::Lun;
 
@@ -109,6 +109,8 @@ pub struct Target<D> {
     pub chap: Option<chap::Policy>,
     /// Sessions at a time.
     pub sessions_max: u32,
+    /// Digests without which nobody logs in.
+    pub digests_required: DigestsRequired,
 }
 
 impl<D> Target<D> {
@@ -185,7 +187,12 @@ pub struct View<'a, D> {
 impl<D> Directory for View<'_, D> {
     fn discovery(&self, _: &Name) -> Answer {
         let authentication = self.targets.discovery_chap.clone();
-        Answer::Granted(Grant { authentication, portal_group_tag: 1, alias: None })
+        Answer::Granted(Grant {
+            authentication,
+            portal_group_tag: 1,
+            alias: None,
+            digests_required: DigestsRequired::default(),
+        })
     }
 
     fn target(&self, target: &Name, initiator: &Name) -> Answer {
@@ -200,6 +207,7 @@ impl<D> Directory for View<'_, D> {
             authentication: target.chap.clone(),
             portal_group_tag: group.tag,
             alias: target.alias.clone(),
+            digests_required: target.digests_required,
         })
     }
 }
@@ -256,6 +264,7 @@ mod tests {
             allow: Allow::default(),
             chap: None,
             sessions_max: 1,
+            digests_required: Default::default(),
         };
         let local = "192.0.2.7:3260".parse().unwrap();
         let expected = vec![(local, 3), ("10.0.0.1:3261".parse().unwrap(), 3)];
@@ -272,6 +281,7 @@ mod tests {
             allow: Allow::default(),
             chap: None,
             sessions_max: 1,
+            digests_required: Default::default(),
         };
         let targets = Targets::new([target], None);
         let peer = "10.0.0.9:1000".parse().unwrap();

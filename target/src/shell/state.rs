@@ -19,7 +19,7 @@ struct Job {
 
 /// The writing side. Clones share one thread; it ends when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct StateWriter(mpsc::Sender<Job>);
+pub(super) struct StateWriter(mpsc::Sender<Job>);
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,7 +33,7 @@ impl StateWriter {
     ///
     /// # Errors
     /// If the folder cannot be made or the thread not be started.
-    pub fn spawn(dir: Option<PathBuf>) -> io::Result<Self> {
+    pub(super) fn spawn(dir: Option<PathBuf>) -> io::Result<Self> {
         if let Some(dir) = &dir {
             fs::create_dir_all(dir).map_err(|e| {
                 io::Error::new(e.kind(), format!("state folder {}: {e}", dir.display()))
@@ -59,7 +59,12 @@ impl StateWriter {
     }
 
     /// Queues a replacement; `done` is told, on the writer's thread, whether it is stable.
-    pub fn replace(&self, name: &str, bytes: Vec<u8>, done: impl FnOnce(bool) + Send + 'static) {
+    pub(super) fn replace(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        done: impl FnOnce(bool) + Send + 'static,
+    ) {
         let job = Job { name: name.to_owned(), bytes, done: Box::new(done) };
         if let Err(mpsc::SendError(job)) = self.0.send(job) {
             (job.done)(false);
@@ -71,7 +76,7 @@ impl StateWriter {
 ///
 /// # Errors
 /// If it is there and cannot be read.
-pub fn load(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn load(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     match fs::read(dir.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -52,6 +52,30 @@ pub struct Options {
     pub thin: bool,
 }
 
+/// What was done on a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Requests that read.
+    pub reads: u64,
+    /// Requests that wrote.
+    pub writes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
+#[derive(Debug, Default)]
+struct AtomicCounters {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+    errors: AtomicU64,
+}
+
 /// One exported device. Shared by all shards; what changes in it is atomic and off the hot path.
 #[derive(Debug)]
 pub struct Volume {
@@ -70,6 +94,7 @@ pub struct Volume {
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
+    counters: AtomicCounters,
     gone: AtomicBool,
 }
 
@@ -94,6 +119,7 @@ impl Volume {
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
+            counters: AtomicCounters::default(),
             gone: AtomicBool::new(false),
         }
     }
@@ -129,6 +155,34 @@ impl Volume {
     /// See [`Self::mark_gone`].
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// A request ended.
+    pub(crate) fn count(&self, read: bool, bytes: u64, failed: bool) {
+        let counters = &self.counters;
+        if failed {
+            counters.errors.fetch_add(1, Ordering::Relaxed);
+        } else if bytes > 0 {
+            let (commands, sum) = if read {
+                (&counters.reads, &counters.read_bytes)
+            } else {
+                (&counters.writes, &counters.written_bytes)
+            };
+            commands.fetch_add(1, Ordering::Relaxed);
+            sum.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// What was done so far, over all protocols and shards.
+    pub fn counters(&self) -> Counters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            reads: get(&self.counters.reads),
+            writes: get(&self.counters.writes),
+            read_bytes: get(&self.counters.read_bytes),
+            written_bytes: get(&self.counters.written_bytes),
+            errors: get(&self.counters.errors),
+        }
     }
 
     /// Flushes that failed so far. After one, acknowledged writes of *anybody* may be lost, and a

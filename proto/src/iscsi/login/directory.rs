@@ -42,4 +42,15 @@ pub struct Grant {
     pub portal_group_tag: u16,
     /// TargetAlias, for people to read.
     pub alias: Option<String>,
+    /// Digests without which there is no session.
+    pub digests_required: DigestsRequired,
+}
+
+/// Digests that a target insists on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DigestsRequired {
+    /// For headers.
+    pub header: bool,
+    /// For data.
+    pub data: bool,
 }

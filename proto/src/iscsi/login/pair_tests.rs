@@ -38,7 +38,12 @@ fn open() -> Access {
 }
 
 fn granted(authentication: Option<Policy>) -> Access {
-    Access::Granted(Grant { authentication, portal_group_tag: 7, alias: Some("md3".into()) })
+    Access::Granted(Grant {
+        authentication,
+        portal_group_tag: 7,
+        alias: Some("md3".into()),
+        digests_required: Default::default(),
+    })
 }
 
 /// A target that asks for CHAP with `algorithms`, and can prove itself.

@@ -15,7 +15,7 @@ use super::{REQUESTS_MAX, Reply};
 use crate::error::Violation;
 use crate::iscsi::chap::{self, Algorithm, Challenge};
 use crate::iscsi::name::Name;
-use crate::iscsi::params::{self, Limits, Negotiated, Negotiator, SessionType};
+use crate::iscsi::params::{self, Digest, Limits, Negotiated, Negotiator, SessionType};
 use crate::iscsi::pdu::login::{Isid, LoginRequest, LoginResponse, Stage, Status};
 use crate::iscsi::text::{self, Accumulator, Keys, binary, binary_text, put};
 
@@ -340,6 +340,15 @@ impl Peer {
                 put(answer, "TargetAlias", alias);
             }
         }
+        let mut terms = limits.clone();
+        let required = grant.digests_required;
+        for (required, digests) in
+            [(required.header, &mut terms.header_digests), (required.data, &mut terms.data_digests)]
+        {
+            if required {
+                digests.retain(|digest| *digest != Digest::None);
+            }
+        }
         let security = match grant.authentication {
             None if request.current != Stage::Security => Security::Open,
             _ => Security::ExpectMethod,
@@ -351,7 +360,7 @@ impl Peer {
             target,
             grant,
             security,
-            negotiator: Negotiator::new(limits.clone(), session, request.tsih == 0),
+            negotiator: Negotiator::new(terms, session, request.tsih == 0),
             declared: false,
             said: Vec::new(),
         })

@@ -1,6 +1,6 @@
 //! Transcripts of logins against the target's half.
 
-use super::directory::{Access, Directory, Grant};
+use super::directory::{Access, DigestsRequired, Directory, Grant};
 use super::fault::Fault;
 use super::target::{Admission, Login, Step};
 use crate::iscsi::chap::{Algorithm, Credentials, Policy, Secret, respond};
@@ -17,7 +17,12 @@ struct House(Option<Policy>);
 
 impl Directory for House {
     fn discovery(&self, _: &Name) -> Access {
-        Access::Granted(Grant { authentication: self.0.clone(), portal_group_tag: 1, alias: None })
+        Access::Granted(Grant {
+            authentication: self.0.clone(),
+            portal_group_tag: 1,
+            alias: None,
+            digests_required: DigestsRequired::default(),
+        })
     }
 
     fn target(&self, target: &Name, _: &Name) -> Access {
@@ -26,6 +31,7 @@ impl Directory for House {
                 authentication: self.0.clone(),
                 portal_group_tag: 1,
                 alias: Some("md3".into()),
+                digests_required: DigestsRequired::default(),
             }),
             "iqn.2026-11.org.example:locked" => Access::Forbidden,
             "iqn.2026-11.org.example:gone" => Access::Removed,

@@ -80,6 +80,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             fencing: entry.replaces.is_some(),
             ending: false,
             waiters: Vec::new(),
+            since: cx.host.now(),
             commands: 0,
         };
         self.sessions.insert(entry.tsih, session);

@@ -137,6 +137,7 @@ struct Session<B, D: Device<B>> {
     ending: bool,
     /// Sessions that wait for this one's end.
     waiters: Vec<(ShardId, u16)>,
+    since: Instant,
     commands: u64,
 }
 
@@ -321,6 +322,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.wire.memory_returned(cx.host);
             self.drive(id, cx);
         }
+    }
+
+    /// True if a command waits for memory: [`Self::turn`] should come again soon.
+    pub fn is_starved(&self) -> bool {
+        !self.starving.is_empty()
     }
 
     /// When [`Self::timeout`] wants to be called.

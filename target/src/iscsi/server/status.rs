@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use corbel_proto::iscsi::params::Negotiated;
+use corbel_proto::iscsi::pdu::login::Isid;
 use corbel_proto::memory::Buffer;
+use corbel_proto::time::Instant;
 
 use super::super::device::Device;
 use super::IscsiServer;
@@ -27,6 +29,12 @@ pub struct SessionStatus {
     pub local: Option<SocketAddr>,
     /// The terms.
     pub agreed: Negotiated,
+    /// Initiator's part of its identity.
+    pub isid: Isid,
+    /// When it began.
+    pub since: Instant,
+    /// Logical units it can see.
+    pub luns: Vec<u16>,
     /// Commands taken so far.
     pub commands: u64,
     /// Commands without an answer.
@@ -53,6 +61,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                     peer: conn.map(|conn| conn.peer),
                     local: conn.map(|conn| conn.local),
                     agreed: admission.agreed,
+                    isid: admission.isid,
+                    since: session.since,
+                    luns: session
+                        .target
+                        .as_ref()
+                        .map_or_else(Vec::new, |target| target.luns.keys().copied().collect()),
                     commands: session.commands,
                     tasks: session.tasks.len(),
                     at_medium: session.at_medium,

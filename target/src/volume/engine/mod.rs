@@ -205,6 +205,15 @@ impl<B: Buffer> Engine<B> {
         self.requests.len()
     }
 
+    /// The same by volume.
+    pub fn in_flight_by_volume(&self) -> Vec<(super::VolumeId, u64)> {
+        let mut counts = std::collections::BTreeMap::new();
+        for (_, request) in &self.requests {
+            *counts.entry(request.volume.id).or_default() += 1;
+        }
+        counts.into_iter().collect()
+    }
+
     /// Requests that wait for memory; call [`Self::tick`] again soon if there are any.
     pub fn starved(&self) -> usize {
         self.starved.len()
@@ -337,6 +346,8 @@ impl<B: Buffer> Engine<B> {
 
     fn answer(&mut self, key: usize) {
         let request = self.requests.remove(key);
+        let bytes = request.job.bytes();
+        request.volume.count(request.job.is_read(), bytes, request.failed.is_some());
         let outcome = match request.failed {
             Some(error) => Outcome::Failed(error),
             None => request.job.outcome(),

@@ -47,15 +47,32 @@ pub(super) struct Job<B> {
     /// Bytes filled, or ranges discarded, so far.
     cursor: u64,
     miscompare: Option<u64>,
+    bytes: u64,
 }
 
 impl<B: Buffer> Job<B> {
     pub(super) fn new(kind: Kind<B>) -> Self {
-        Self { kind, step: Step::Fresh, scratch: SmallVec::new(), cursor: 0, miscompare: None }
+        let bytes = match &kind {
+            Kind::Read { len, .. } | Kind::Verify { len, .. } | Kind::WriteSame { len, .. } => *len,
+            Kind::Write { data, .. } | Kind::Or { data, .. } => segments_bytes(data),
+            Kind::CompareAndWrite { new, .. } => segments_bytes(new),
+            Kind::Flush | Kind::Discard(_) => 0,
+        };
+        let (step, scratch) = (Step::Fresh, SmallVec::new());
+        Self { kind, step, scratch, cursor: 0, miscompare: None, bytes }
     }
 
     pub(super) fn is_flush(&self) -> bool {
         matches!(self.kind, Kind::Flush)
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.kind, Kind::Read { .. } | Kind::Verify { .. })
+    }
+
+    /// Bytes that the request is about; 0 for a flush.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn changes_medium(&self) -> bool {

@@ -167,6 +167,7 @@ fn targets(allow: Allow) -> Arc<Targets<Disk>> {
         allow,
         chap: None,
         sessions_max: 8,
+        digests_required: Default::default(),
     };
     Arc::new(Targets::new([target], None))
 }

@@ -1,0 +1,307 @@
+//! A shard's TCP side: listeners, connections, and where received bytes go.
+//!
+//! A connection without traffic holds no memory: its receive waits for a piece of the pool that
+//! all share. Write payload that is still to come is received straight to where the disk write
+//! will take it from; while a connection brings such payload, only the next header is received in
+//! between, so that payload is not caught in the pool and copied.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use corbel_proto::iscsi::bhs::BHS_BYTES;
+use corbel_proto::iscsi::target::Payload;
+use corbel_proto::memory::Slice;
+use corbel_ring::tcp::{self, ListenError};
+use corbel_ring::{Buf, Event, Failure, File, Op, OpId, Reactor};
+use slab::Slab;
+
+use super::host::RingHost;
+use super::worker::tag;
+use crate::iscsi::server::ConnId;
+use crate::shard::Shard;
+
+/// PDUs and bytes that go out in one message.
+const MESSAGE_PDUS_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: u64 = 512 * 1024;
+
+/// Payload of at least this length is received straight to its place.
+const DIRECT_BYTES_MIN: u32 = 1024;
+
+#[derive(Debug)]
+struct Listener {
+    address: SocketAddr,
+    file: File,
+    accept: Option<OpId>,
+}
+
+/// What is being received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    Nothing,
+    Pooled,
+    Direct,
+}
+
+#[derive(Debug)]
+struct Stream {
+    file: File,
+    id: ConnId,
+    receiving: Receiving,
+    sending: bool,
+    /// The last bytes were followed by payload: receive headers alone.
+    payload_comes: bool,
+    /// The iSCSI side is done with it; it closes once what is queued was sent.
+    closing: bool,
+    /// Closed by us or by the peer; waits for its operations to end.
+    dead: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    listeners: Slab<Listener>,
+    streams: Slab<Stream>,
+    by_id: BTreeMap<ConnId, usize>,
+    /// Streams to look at before the next turn.
+    dirty: Vec<usize>,
+}
+
+impl Streams {
+    /// Listens on these addresses and no others.
+    pub(super) fn listen(
+        &mut self,
+        addresses: &[SocketAddr],
+        reactor: &mut Reactor,
+    ) -> Result<(), ListenError> {
+        for &address in addresses {
+            if self.listeners.iter().any(|(_, listener)| listener.address == address) {
+                continue;
+            }
+            let file = reactor.attach(tcp::listen(address, &tcp::Options::default())?);
+            let key = self.listeners.insert(Listener { address, file, accept: None });
+            self.accept(key, reactor);
+        }
+        self.close_listeners(reactor, |address| !addresses.contains(address));
+        Ok(())
+    }
+
+    /// Takes no more connections.
+    pub(super) fn stop_listening(&mut self, reactor: &mut Reactor) {
+        self.close_listeners(reactor, |_| true);
+    }
+
+    fn close_listeners(&mut self, reactor: &mut Reactor, close: impl Fn(&SocketAddr) -> bool) {
+        self.listeners.retain(|_, listener| {
+            let keep = !close(&listener.address);
+            if !keep {
+                reactor.close(listener.file);
+            }
+            keep
+        });
+    }
+
+    fn accept(&mut self, key: usize, reactor: &mut Reactor) {
+        let listener = &mut self.listeners[key];
+        let tag = tag::of(tag::LISTENER, key as u64);
+        listener.accept = Some(reactor.submit(Op::Accept { file: listener.file }, tag));
+    }
+
+    /// True if there is no connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// A connection came, or could not be accepted just now.
+    pub(super) fn accepted(
+        &mut self,
+        listener: u64,
+        accepted: Result<File, Failure>,
+        more: bool,
+        host: &mut RingHost,
+        shard: &mut Shard<Buf>,
+    ) {
+        let key = usize::try_from(listener).unwrap_or(usize::MAX);
+        let known = self.listeners.contains(key);
+        match accepted {
+            Ok(file) if known => self.begin(file, host, shard),
+            Ok(file) => host.reactor.close(file),
+            Err(failure) if known => tracing::warn!(%failure, "no connection accepted"),
+            Err(_) => {}
+        }
+        if known && !more {
+            self.accept(key, &mut host.reactor);
+        }
+    }
+
+    fn begin(&mut self, file: File, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        let addresses = host.reactor.descriptor(file).map(tcp::addresses);
+        // It went away again, or the limit of connections is reached (which is logged there).
+        let Some(Ok((local, peer))) = addresses else { return host.reactor.close(file) };
+        let Ok(id) = shard.accept(host, local, peer) else { return host.reactor.close(file) };
+        let key = self.streams.insert(Stream {
+            file,
+            id,
+            receiving: Receiving::Nothing,
+            sending: false,
+            payload_comes: false,
+            closing: false,
+            dead: false,
+        });
+        self.by_id.insert(id, key);
+        self.dirty.push(key);
+    }
+
+    /// Bytes came, or the stream ended.
+    pub(super) fn received(
+        &mut self,
+        key: u64,
+        event: Event,
+        host: &mut RingHost,
+        shard: &mut Shard<Buf>,
+    ) {
+        let Some(key) = usize::try_from(key).ok().filter(|key| self.streams.contains(*key)) else {
+            return;
+        };
+        let stream = &mut self.streams[key];
+        let was = std::mem::replace(&mut stream.receiving, Receiving::Nothing);
+        let (id, dead) = (stream.id, stream.dead);
+        self.dirty.push(key);
+        match event {
+            Event::Pooled(Ok(Some(data))) if !dead => {
+                shard.received(host, id, data.bytes());
+            }
+            Event::Received { data, result } if was == Receiving::Direct => {
+                let len = result.unwrap_or(0);
+                // The machine gets its memory back even if the stream ended.
+                if !dead {
+                    shard.direct_done(host, id, data, len);
+                }
+                if len == 0 {
+                    self.end(key, host, shard);
+                }
+            }
+            Event::Pooled(Ok(None) | Err(_)) => self.end(key, host, shard),
+            _ => {}
+        }
+    }
+
+    /// A message went out, or never will.
+    pub(super) fn sent(
+        &mut self,
+        key: u64,
+        event: Event,
+        host: &mut RingHost,
+        shard: &mut Shard<Buf>,
+    ) {
+        let Some(key) = usize::try_from(key).ok().filter(|key| self.streams.contains(*key)) else {
+            return;
+        };
+        self.streams[key].sending = false;
+        self.dirty.push(key);
+        if matches!(event, Event::Sent(Err(_))) {
+            self.end(key, host, shard);
+        }
+    }
+
+    /// The stream is over, whoever ended it.
+    fn end(&mut self, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        let stream = &mut self.streams[key];
+        if !stream.dead {
+            stream.dead = true;
+            host.reactor.close(stream.file);
+            self.by_id.remove(&stream.id);
+            shard.closed(host, stream.id);
+            self.dirty.push(key);
+        }
+    }
+
+    /// Sends what there is to send, receives where there is room, and closes what is done with.
+    pub(super) fn pump(&mut self, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        while let Some(id) = shard.iscsi.poll_close() {
+            if let Some(&key) = self.by_id.get(&id) {
+                self.streams[key].closing = true;
+                self.dirty.push(key);
+            }
+        }
+        while let Some(id) = shard.iscsi.poll_ready() {
+            self.dirty.extend(self.by_id.get(&id));
+        }
+        while let Some(key) = self.dirty.pop() {
+            if self.streams.contains(key) {
+                self.pump_one(key, host, shard);
+            }
+        }
+    }
+
+    fn pump_one(&mut self, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        let stream = &mut self.streams[key];
+        if stream.dead {
+            if !stream.sending && stream.receiving == Receiving::Nothing {
+                self.streams.remove(key);
+            }
+            return;
+        }
+        if !stream.sending {
+            stream.sending = send(stream, key, host, shard);
+        }
+        if stream.closing {
+            if !stream.sending {
+                self.end(key, host, shard);
+            }
+            return;
+        }
+        if stream.receiving == Receiving::Nothing && shard.iscsi.wants_read(stream.id) {
+            receive(stream, key, host, shard);
+        }
+    }
+}
+
+/// Everything that is queued, up to a bound, in one message. True if there was something.
+fn send(stream: &Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) -> bool {
+    let mut message = host.reactor.message();
+    for _ in 0..MESSAGE_PDUS_MAX {
+        let Some(pdu) = shard.iscsi.transmit(stream.id) else { break };
+        message.bytes(pdu.header());
+        match &pdu.data {
+            Payload::None => {}
+            Payload::Small(bytes) => {
+                message.bytes(bytes);
+            }
+            Payload::Bytes(bytes) => {
+                message.bytes(bytes);
+            }
+            Payload::Shared(slice) => {
+                message.payload(slice.clone());
+            }
+        }
+        message.bytes(pdu.trailer());
+        if message.len() >= MESSAGE_BYTES_MAX {
+            break;
+        }
+    }
+    if message.is_empty() {
+        return false;
+    }
+    let tag = tag::of(tag::SENT, key as u64);
+    host.reactor.submit(Op::Send { file: stream.file, message }, tag);
+    true
+}
+
+fn receive(stream: &mut Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) {
+    let (file, tag) = (stream.file, tag::of(tag::RECEIVED, key as u64));
+    let direct = shard.iscsi.direct(stream.id).filter(|left| *left >= DIRECT_BYTES_MIN);
+    if direct.is_some() {
+        stream.payload_comes = true;
+        let place: Option<Slice<Buf>> = shard.iscsi.take_direct(stream.id);
+        if let Some(data) = place {
+            stream.receiving = Receiving::Direct;
+            host.reactor.submit(Op::Recv { file, data, exact: true }, tag);
+            return;
+        }
+    }
+    // Commands that bring no payload come many at a time; a header in front of payload alone.
+    let len_max = if stream.payload_comes { u32::try_from(BHS_BYTES).expect("48") } else { 0 };
+    stream.payload_comes = direct.is_some();
+    stream.receiving = Receiving::Pooled;
+    host.reactor.submit(Op::RecvPooled { file, len_max, repeat: false }, tag);
+}

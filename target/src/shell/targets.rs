@@ -1,0 +1,126 @@
+//! Configured targets to logical units that sessions can use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use corbel_proto::iscsi::chap::{Algorithm, Credentials, Policy, Secret};
+use corbel_proto::iscsi::login::directory::DigestsRequired;
+use corbel_proto::iscsi::name::Name;
+
+use super::StartError;
+use super::volumes::Volumes;
+use crate::config::{self, Config, DigestChoice, InitiatorPattern};
+use crate::iscsi::model::{Allow, PortalGroup, Prefix, Target, Targets};
+use crate::scsi::LogicalUnit;
+
+/// The logical units of all exports, by name. They keep state (mode pages, started or stopped), so
+/// a reload takes them over.
+#[derive(Debug, Default)]
+pub(super) struct LogicalUnits(BTreeMap<String, Arc<LogicalUnit>>);
+
+impl LogicalUnits {
+    /// The targets of `config`, all of whose exports are open.
+    pub(super) fn targets(
+        &mut self,
+        config: &Config,
+        volumes: &Volumes,
+    ) -> Result<Targets<LogicalUnit>, StartError> {
+        let known = std::mem::take(&mut self.0);
+        for opened in volumes.iter() {
+            let name = &opened.export.name;
+            let before = known.get(name).filter(|unit| unit.volume.id == opened.volume.id);
+            let unit = before.cloned();
+            let unit = unit.unwrap_or_else(|| Arc::new(LogicalUnit::new(opened.volume.clone())));
+            self.0.insert(name.clone(), unit);
+        }
+        let targets: Result<Vec<_>, _> =
+            config.targets.iter().map(|target| self.target(target, config)).collect();
+        Ok(Targets::new(targets?, None))
+    }
+
+    fn target(
+        &self,
+        target: &config::Target,
+        config: &Config,
+    ) -> Result<Target<LogicalUnit>, StartError> {
+        let wrong =
+            |why: String| StartError::System(format!("target `{}`: {why}", target.name.as_str()));
+        let name: Name = target
+            .name
+            .as_str()
+            .parse()
+            .map_err(|error| wrong(format!("its name is not a valid iSCSI name: {error}")))?;
+        let mut luns = BTreeMap::new();
+        for export in &config.exports {
+            for logical in export.iscsi.iter().filter(|logical| logical.target == target.name) {
+                if let Some(unit) = self.0.get(&export.name) {
+                    luns.insert(logical.lun, unit.clone());
+                }
+            }
+        }
+        let chap = policy(target);
+        if let Some(policy) = &chap {
+            policy.check().map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(Target {
+            name,
+            alias: target.alias.clone(),
+            luns,
+            groups: groups(target),
+            allow: allow(target),
+            chap,
+            sessions_max: u32::from(config.daemon.limits.sessions),
+            digests_required: DigestsRequired {
+                header: target.header_digest == DigestChoice::Require,
+                data: target.data_digest == DigestChoice::Require,
+            },
+        })
+    }
+}
+
+fn groups(target: &config::Target) -> Vec<PortalGroup> {
+    let mut groups: BTreeMap<u16, PortalGroup> = BTreeMap::new();
+    for portal in &target.portals {
+        let fresh = || PortalGroup { tag: portal.group, portals: Vec::new() };
+        groups.entry(portal.group).or_insert_with(fresh).portals.push(portal.address);
+    }
+    groups.into_values().collect()
+}
+
+fn allow(target: &config::Target) -> Allow {
+    Allow {
+        initiators: target.initiators.iter().map(pattern).collect(),
+        addresses: target
+            .addresses
+            .iter()
+            .filter_map(|network| Prefix::new(network.address(), network.bits()))
+            .collect(),
+    }
+}
+
+fn pattern(from: &InitiatorPattern) -> String {
+    match from {
+        InitiatorPattern::Exactly(name) => name.as_str().to_owned(),
+        InitiatorPattern::Prefix(prefix) => format!("{prefix}*"),
+    }
+}
+
+fn policy(target: &config::Target) -> Option<Policy> {
+    let first = target.chap.first()?;
+    let credentials = |from: &config::Credentials| Credentials {
+        name: from.user.clone(),
+        secret: Secret::new(from.secret.bytes().to_vec()),
+    };
+    let algorithm = |from: &config::Algorithm| match from {
+        config::Algorithm::Md5 => Algorithm::Md5,
+        config::Algorithm::Sha1 => Algorithm::Sha1,
+        config::Algorithm::Sha256 => Algorithm::Sha256,
+        config::Algorithm::Sha3_256 => Algorithm::Sha3_256,
+    };
+    Some(Policy {
+        // The order of preference is the first user's; what any user may use is taken.
+        algorithms: first.algorithms.iter().map(algorithm).collect(),
+        incoming: target.chap.iter().map(|chap| credentials(&chap.credentials)).collect(),
+        outgoing: target.mutual_chap.as_ref().map(credentials),
+    })
+}
