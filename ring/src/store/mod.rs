@@ -36,6 +36,16 @@ enum Backing {
     Null { bytes: u64 },
 }
 
+impl Drop for Store {
+    /// The lock is given back now, not when the last ring that knew the file is torn down: the
+    /// kernel does that some time after the process has ended, and the next one wants the lock.
+    fn drop(&mut self) {
+        if let Backing::File { fd, .. } = &self.backing {
+            let _ = rustix::fs::flock(fd, rustix::fs::FlockOperation::Unlock);
+        }
+    }
+}
+
 impl Store {
     /// What it is and promises, as of when it was opened.
     pub fn facts(&self) -> &Facts {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -14,6 +15,11 @@ use super::{Backing, Facts, Kind, Store, busy, source};
 
 /// Smallest unit of I/O that is served on an image file.
 const BLOCK_BYTES: u64 = 512;
+
+/// How long a device may still be held by a process that has just ended: the kernel takes rings
+/// down, and with them their files, some time after that.
+const HOLDER_GONE_MAX: Duration = Duration::from_secs(2);
+const HOLDER_LOOK: Duration = Duration::from_millis(50);
 
 /// What to open: a path, `mem:SIZE` or `null:SIZE`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -156,7 +162,7 @@ impl Store {
     /// Opens `spec` for this process alone.
     pub fn open(spec: &Spec, options: Options) -> Result<Self, OpenError> {
         match spec {
-            Spec::Path(path) => open_path(path, options),
+            Spec::Path(path) => open_soon(path, options),
             Spec::Memory(bytes) => {
                 let memory = Memory::new(*bytes)
                     .map_err(|error| io_error(&spec.to_string(), "taking memory", error))?;
@@ -169,6 +175,19 @@ impl Store {
                 let source = source::of_host(&spec.to_string());
                 Ok(Self { backing: Backing::Null { bytes: *bytes }, facts, source })
             }
+        }
+    }
+}
+
+/// Opens a path, and asks again for a moment if it is busy.
+fn open_soon(path: &Path, options: Options) -> Result<Store, OpenError> {
+    let deadline = Instant::now() + HOLDER_GONE_MAX;
+    loop {
+        match open_path(path, options) {
+            Err(OpenError::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(HOLDER_LOOK);
+            }
+            result => return result,
         }
     }
 }

@@ -96,7 +96,7 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
         Command::Vblade(args) => vblade(args, launch),
         Command::Serve(args) => {
             let config = read(&args.config)?;
-            let plan = Plan { config, source: Source::File(args.config), announce: false };
+            let plan = Plan { config, source: Source::File(args.config), announce: true };
             serve(plan, true, launch)
         }
         Command::Check(args) => {

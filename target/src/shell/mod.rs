@@ -328,5 +328,7 @@ impl Running {
             // A shard that panicked has ended the process already (panic = abort).
             let _ = thread.join();
         }
+        // Their devices are free for the next one.
+        self.inner().volumes = Volumes::default();
     }
 }

@@ -83,7 +83,12 @@ struct House(Option<Policy>);
 impl House {
     fn grant(&self) -> Access {
         let alias = Some("md3".into());
-        Access::Granted(Grant { authentication: self.0.clone(), portal_group_tag: 1, alias })
+        Access::Granted(Grant {
+            authentication: self.0.clone(),
+            portal_group_tag: 1,
+            alias,
+            digests_required: Default::default(),
+        })
     }
 }
 
