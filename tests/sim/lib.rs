@@ -6,6 +6,7 @@
 //! ../drive/  real targets over real sockets, for the test programs
 //! rng.rs     the seed, and everything drawn from it
 //! world.rs   virtual time, mailboxes between shards, the host that shards see
+//! house.rs   the whole target behind a network, with clients of both protocols
 //! farm.rs    engines of several shards on one simulated disk
 //! disk.rs    a disk with a volatile cache, delays, errors and a power switch
 //! ```
@@ -19,6 +20,7 @@ pub mod disk;
 pub mod drive;
 pub mod farm;
 pub mod fuzzing;
+pub mod house;
 pub mod rng;
 pub mod world;
 
