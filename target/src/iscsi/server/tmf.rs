@@ -46,7 +46,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         match (request.function, unit) {
             (Function::AbortTask, _) => self.abort_task(id, tsih, request, cx),
             (Function::TargetWarmReset, _) => {
-                let mut volumes: Vec<_> = target.luns.values().map(|unit| unit.volume()).collect();
+                // What is no longer exported may still be at work for this initiator.
+                let known = session.nexuses.keys().map(|&(_, volume)| VolumeId(volume));
+                let exported = target.luns.values().map(|unit| unit.volume());
+                let mut volumes: Vec<_> = exported.chain(known).collect();
                 volumes.sort_unstable();
                 volumes.dedup();
                 target.luns.values().for_each(|unit| unit.reset());
