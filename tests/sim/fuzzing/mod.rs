@@ -15,6 +15,8 @@
 //! aoe_server.rs  shelves and slots on the engine
 //! login.rs       the target's half of an iSCSI login
 //! connection/    the target's end of an iSCSI connection
+//! scsi.rs        the logical unit
+//! server/        the whole iSCSI server on two shards
 //! ```
 
 mod aoe_server;
@@ -26,6 +28,8 @@ mod iscsi_wire;
 mod locks;
 mod login;
 mod script;
+mod scsi;
+mod server;
 mod wire;
 
 /// A target's name and function.
@@ -43,9 +47,11 @@ pub const TARGETS: &[Target] = &[
     ("iscsi_connection", connection::iscsi_connection),
     ("iscsi_login", login::iscsi_login),
     ("iscsi_login_pdu", iscsi_wire::iscsi_login_pdu),
+    ("iscsi_server", server::iscsi_server),
     ("iscsi_stream", iscsi_wire::iscsi_stream),
     ("iscsi_text", iscsi_wire::iscsi_text),
     ("range_lock", locks::range_lock),
+    ("scsi_cdb", scsi::scsi_cdb),
     ("target_config", files::target_config),
 ];
 

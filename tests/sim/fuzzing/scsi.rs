@@ -1,0 +1,164 @@
+//! The SCSI logical unit, without a transport: any CDBs from two initiators.
+//!
+//! What is asked of the volume lies inside it, answers are as long as they were announced, and
+//! CHECK CONDITION comes with sense data that can be told from garbage.
+
+use std::sync::Arc;
+
+use corbel_proto::memory::{HeapBuffer, Segments, Slice};
+use corbel_proto::scsi::Status;
+use corbel_proto::scsi::lun::Lun;
+use corbel_target::scsi::limits::TRANSFER_BYTES_MAX;
+use corbel_target::scsi::{Action, Attention, LogicalUnit, MissingLun, Nexus, Plan, Reply, View};
+use corbel_target::volume::{Options, Outcome, Volume};
+
+use super::host::{ERRORS, volume};
+use super::script::Script;
+use super::wire::check_request;
+
+const SIZE_BYTES: u64 = 1 << 30;
+const COMMANDS_MAX: usize = 200;
+
+/// Operation codes that mean something, so that the fuzzer need not guess them.
+const CODES: [u8; 40] = [
+    0x00, 0x03, 0x04, 0x08, 0x0a, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x1d, 0x1e, 0x25, 0x28, 0x2a,
+    0x2e, 0x2f, 0x34, 0x35, 0x41, 0x42, 0x4d, 0x55, 0x5a, 0x5e, 0x5f, 0x88, 0x89, 0x8a, 0x8b, 0x8e,
+    0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa,
+];
+
+struct Bench {
+    volume: Arc<Volume>,
+    unit: Arc<LogicalUnit>,
+    nexuses: [Nexus; 2],
+    luns_generation: u64,
+}
+
+/// See the head of this file.
+pub(super) fn scsi_cdb(input: &[u8]) {
+    let mut script = Script::new(input);
+    let mode = script.u8();
+    let options =
+        Options { read_only: mode & 1 == 1, removable: mode & 2 == 2, thin: mode & 4 == 0 };
+    let mut volume = volume(SIZE_BYTES, options);
+    volume.facts.block_bytes = if mode & 8 == 8 { 4096 } else { 512 };
+    volume.facts.discard = mode & 16 == 0;
+    let volume = Arc::new(volume);
+    let unit = Arc::new(LogicalUnit::new(volume.clone()));
+    let nexuses = [0; 2].map(|_| Nexus::new(unit.clone(), &view(0)));
+    let mut bench = Bench { volume, unit, nexuses, luns_generation: 0 };
+    for _ in 0..COMMANDS_MAX {
+        if script.is_over() {
+            break;
+        }
+        bench.step(&mut script);
+    }
+}
+
+fn view(luns_generation: u64) -> View<'static> {
+    View {
+        luns: &[Lun::ZERO],
+        luns_generation,
+        port_name: "iqn.2026-11.org.example:fuzzed,t,0x0001",
+        relative_port: 1,
+        port_group: 1,
+    }
+}
+
+impl Bench {
+    fn step(&mut self, script: &mut Script<'_>) {
+        let operation = script.u8();
+        let who = usize::from(operation >> 7);
+        match operation & 31 {
+            0 => self.unit.reset(),
+            1 => self.nexuses[who].attend(Attention::CommandsCleared),
+            2 => self.volume.resize(u64::from(script.u16()) << 14 | 1 << 13),
+            3 => self.luns_generation += 1,
+            4 => self.volume.count_flush_failure(),
+            5 if operation & 0x60 == 0x60 => self.volume.mark_gone(),
+            _ => self.command(who, operation, script),
+        }
+    }
+
+    fn command(&mut self, who: usize, operation: u8, script: &mut Script<'_>) {
+        let mut cdb = [0; 16];
+        let near = operation & 0x40 == 0x40;
+        cdb[0] = if near { script.u8() } else { CODES[script.index(CODES.len())] };
+        let len = usize::from(operation & 15) + 1;
+        let given = script.bytes(len);
+        // Short CDBs are about the first blocks; so most commands reach the medium.
+        cdb[16 - given.len()..].copy_from_slice(given);
+        if operation & 0x10 == 0x10 && given.len() < 16 {
+            cdb[1..].rotate_left(15 - given.len());
+        }
+        let view = view(self.luns_generation);
+        let missing = MissingLun::begin(&view, &cdb);
+        assert!(matches!(missing.action, Action::Respond(_)), "a missing unit only answers");
+        let plan = self.nexuses[who].begin(&view, &cdb);
+        let plan = match plan.action {
+            Action::Parameters(command) => {
+                assert!(plan.data_out < 1 << 16, "a parameter list of {}", plan.data_out);
+                let mut list = script.bytes(64).to_vec();
+                list.resize(usize::try_from(plan.data_out).expect("checked"), 0);
+                self.nexuses[who].resume(&view, command, &list)
+            }
+            _ => plan,
+        };
+        self.perform(plan, script);
+    }
+
+    fn perform(&self, plan: Plan, script: &mut Script<'_>) {
+        let Plan { data_out, data_in, action } = plan;
+        match action {
+            Action::Respond(reply) => check(&reply, data_in),
+            Action::Parameters(_) => panic!("a second parameter list"),
+            Action::Media(mut media) => {
+                assert!(data_out <= 2 * TRANSFER_BYTES_MAX && data_in <= TRANSFER_BYTES_MAX);
+                let request = self.unit.request(&mut media, payload(data_out, script.u8()));
+                let block = u64::from(self.volume.facts.block_bytes);
+                check_request(&request, block, self.volume.size_bytes());
+                assert!(!self.volume.options.read_only || data_out == 0 || is_check(&request));
+                let outcome = match script.u8() {
+                    0 => Outcome::Failed(ERRORS[script.index(4)]),
+                    1 => Outcome::Cancelled,
+                    2 => Outcome::Miscompare(u64::from(script.u8())),
+                    _ if data_in > 0 => Outcome::Data(payload(data_in, 0)),
+                    _ => Outcome::Done,
+                };
+                let done = self.unit.finish(&media, outcome);
+                assert_eq!(done.status == Status::CheckCondition, done.sense.is_some());
+            }
+        }
+    }
+}
+
+/// True for what a write-protected unit may still take data for: VERIFY.
+fn is_check(request: &corbel_target::volume::Request<HeapBuffer>) -> bool {
+    matches!(request.kind, corbel_target::volume::Kind::Verify { .. })
+}
+
+fn check(reply: &Reply, data_in: u64) {
+    assert_eq!(reply.data.len() as u64, data_in);
+    assert_eq!(reply.status == Status::CheckCondition, reply.sense.is_some(), "{reply:?}");
+    if let Some(sense) = &reply.sense {
+        let sense = sense.as_slice();
+        assert!(matches!(sense[0] & 0x7f, 0x70..=0x73) && sense.len() <= 252, "{sense:x?}");
+        assert!(reply.data.is_empty(), "data with CHECK CONDITION");
+    }
+}
+
+/// `len` bytes in pieces of 256 KiB, all from one buffer.
+fn payload(len: u64, byte: u8) -> Segments<HeapBuffer> {
+    const PIECE: u64 = 256 * 1024;
+    let mut buffer = HeapBuffer::new(usize::try_from(len.min(PIECE)).expect("a piece"));
+    if byte != 0 {
+        use corbel_proto::memory::Buffer;
+        buffer.bytes_mut().iter_mut().step_by(7).for_each(|b| *b = byte);
+    }
+    let (mut left, mut pieces) = (len, Segments::new());
+    while left > 0 {
+        let here = u32::try_from(left.min(PIECE)).expect("a piece");
+        pieces.push(Slice::part(buffer.clone(), 0, here));
+        left -= u64::from(here);
+    }
+    pieces
+}
