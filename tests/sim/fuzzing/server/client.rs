@@ -56,6 +56,9 @@ pub(super) struct Client {
     asked: bool,
     normal: bool,
     cmd_sn: u32,
+    /// It keeps to the window: beyond it, what is sent is lost, and an ABORT TASK that follows is
+    /// rightly taken for one of something lost.
+    max_cmd_sn: u32,
     r2ts: Vec<R2t>,
     functions: BTreeMap<u32, (Function, u32, u64)>,
 }
@@ -72,6 +75,7 @@ impl Client {
             asked: false,
             normal: false,
             cmd_sn: 1,
+            max_cmd_sn: 1,
             r2ts: Vec::new(),
             functions: BTreeMap::new(),
         }
@@ -155,7 +159,7 @@ impl Client {
         };
         let at_once = if write && flags & 4 == 4 { edtl } else { 0 };
         let data = vec![flags; at_once as usize];
-        let immediate = flags & 0xe0 == 0xe0;
+        let immediate = flags & 0xe0 == 0xe0 || self.cmd_sn > self.max_cmd_sn;
         let cmd_sn = if immediate { self.cmd_sn } else { self.take_cmd_sn() };
         self.sent.insert(itt, (moment, flags >> 3 & 1, cmd_sn));
         let command = ScsiCommand {
@@ -213,7 +217,8 @@ impl Client {
     }
 
     fn other(&mut self, what: u8) -> Vec<u8> {
-        let (immediate, cmd_sn, exp_stat_sn) = (what & 8 == 8, self.cmd_sn, 0);
+        let immediate = what & 8 == 8 || self.cmd_sn > self.max_cmd_sn;
+        let (cmd_sn, exp_stat_sn) = (self.cmd_sn, 0);
         if !immediate {
             self.take_cmd_sn();
         }
@@ -250,6 +255,7 @@ impl Client {
     pub(super) fn hear(&mut self, out: &Outgoing<HeapBuffer>) -> Heard {
         let header: [u8; BHS_BYTES] = out.header().try_into().expect("no digests were agreed");
         let bhs = Bhs(header);
+        self.max_cmd_sn = bhs.u32_at(32);
         match bhs.opcode() {
             Some(Opcode::LoginResponse) => {
                 let response = LoginResponse::parse(&header).expect("our own header");
