@@ -30,12 +30,13 @@ mod targets;
 mod volumes;
 mod worker;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use corbel_ring::packet::PortError;
-use corbel_ring::tcp::ListenError;
+use corbel_ring::tcp::{self, ListenError};
 use corbel_ring::{ArenaConfig, Config as RingConfig, Reactor, Report, SetupError, Waker, mailbox};
 use thiserror::Error;
 
@@ -104,6 +105,8 @@ struct Inner {
     config: Config,
     volumes: Volumes,
     planner: Planner,
+    /// What shards listen on.
+    portals: Vec<SocketAddr>,
 }
 
 /// Starts the target: opens every device, port and portal, and serves.
@@ -127,6 +130,7 @@ pub fn start(config: &Config, options: StartOptions) -> Result<Running, StartErr
             config: config.clone(),
             volumes,
             planner: Planner::new(state_dir),
+            portals: Vec::new(),
         }),
         threads: Mutex::new(threads),
         features,
@@ -237,6 +241,12 @@ impl Running {
     /// Makes a plan of `config` and has every shard serve by it.
     fn install(&self, inner: &mut Inner, config: &Config) -> Result<(), StartError> {
         let plan = Arc::new(inner.planner.plan(config, &inner.volumes)?);
+        for &portal in plan.portals.iter().filter(|portal| !inner.portals.contains(portal)) {
+            // Shards share their ports with each other (SO_REUSEPORT), and would with another
+            // process of the same user, too: half of its initiators would come to us.
+            let alone = tcp::Options { reuse_port: false, ..tcp::Options::default() };
+            drop(tcp::listen(portal, &alone)?);
+        }
         let (answer, answers) = mpsc::channel();
         self.mailboxes.send_all(|| Letter::Install(plan.clone(), answer.clone()));
         let mut result = Ok(());
@@ -245,6 +255,9 @@ impl Running {
                 Err(StartError::System("a shard did not answer; see the log".into()))
             });
             result = result.and(answer);
+        }
+        if result.is_ok() {
+            inner.portals.clone_from(&plan.portals);
         }
         result
     }

@@ -42,10 +42,11 @@ impl Volumes {
     }
 
     /// Opens an export's store and adds it. An export of the same name must have been removed.
-    pub(super) fn add(&mut self, export: &Export) -> Result<&Opened, StartError> {
+    pub(super) fn add(&mut self, export: &Export) -> Result<(), StartError> {
         let opened = open(VolumeId(self.next), export)?;
         self.next += 1;
-        Ok(self.open.entry(export.name.clone()).insert_entry(opened).into_mut())
+        self.open.insert(export.name.clone(), opened);
+        Ok(())
     }
 
     /// The export's endpoints or allow lists changed, its device did not.
