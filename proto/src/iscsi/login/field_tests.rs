@@ -40,7 +40,12 @@ impl House {
 
     fn access(&self) -> Access {
         let authentication = self.0.clone();
-        Access::Granted(Grant { authentication, portal_group_tag: 1, alias: None })
+        Access::Granted(Grant {
+            authentication,
+            portal_group_tag: 1,
+            alias: None,
+            digests_required: Default::default(),
+        })
     }
 }
 
