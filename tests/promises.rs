@@ -1,5 +1,5 @@
-//! The same promises as `order.rs` and `power.rs`, through the front doors: the whole target, AoE and
-//! iSCSI clients at once, retransmissions, several shards.
+//! The same promises as `order.rs` and `power.rs`, through the front doors: the whole target, AoE
+//! and iSCSI clients at once, retransmissions, several shards.
 
 use std::collections::HashMap;
 

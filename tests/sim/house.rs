@@ -96,8 +96,8 @@ pub struct House {
 }
 
 impl House {
-    /// `shards` shards over a disk of `sectors` with a volatile cache. AoE writes are acknowledged as
-    /// `acknowledge` says.
+    /// `shards` shards over a disk of `sectors` with a volatile cache. AoE writes are acknowledged
+    /// as `acknowledge` says.
     pub fn new(
         mut rng: Rng,
         shards: ShardId,
