@@ -3,11 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use corbel_proto::memory::Slice;
 
+use super::Share;
 use crate::memory::{Buf, Home, Mapping, Region};
 
 /// Where the Ethernet header of a frame lies in its slot, without a reserve: the slot's header
@@ -66,20 +67,22 @@ pub(super) struct Socket {
     head: usize,
 }
 
+/// The slots of a ring, as they are given back.
 #[derive(Debug)]
-struct Slots {
+pub(super) struct Slots {
     mapping: Rc<Mapping>,
     geometry: Geometry,
 }
 
-/// What the next slot of the ring holds.
-pub(super) enum Next {
-    /// A frame, from its destination address on.
-    Frame(Slice<Buf>),
-    /// A frame that was cut off, or belongs to a VLAN; the slot went back.
-    Unfit,
-    /// Nothing yet.
-    Nothing,
+/// What lies in the next slot of the ring.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    /// When the kernel took the frame: nanoseconds of the wall clock.
+    pub(super) time: u64,
+    /// False if the frame was cut off, or belongs to a VLAN.
+    pub(super) fit: bool,
+    mac: usize,
+    len: usize,
 }
 
 impl Socket {
@@ -88,7 +91,7 @@ impl Socket {
         interface: u32,
         ethertype: u16,
         geometry: Geometry,
-        fanout: Option<u16>,
+        share: Option<Share>,
     ) -> io::Result<Self> {
         // Protocol 0: nothing is received before the filter and the ring are in place.
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
@@ -104,7 +107,7 @@ impl Socket {
         set(&fd, libc::SOL_PACKET, libc::PACKET_RESERVE, &geometry.reserve)?;
         // Since 4.20; the filter below drops our own frames where it is missing.
         let _ = set(&fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1i32);
-        filter(&fd, ethertype)?;
+        filter(&fd, &program(ethertype, share))?;
         let wide = |n: usize| u32::try_from(n).expect("rings are below 4 GiB");
         let request = libc::tpacket_req {
             tp_block_size: wide(BLOCK_BYTES),
@@ -115,11 +118,6 @@ impl Socket {
         set(&fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let mapping = Rc::new(Mapping::shared(fd.as_fd(), geometry.bytes())?);
         bind(&fd, interface, ethertype)?;
-        if let Some(group) = fanout {
-            let how = libc::PACKET_FANOUT_LB | libc::PACKET_FANOUT_FLAG_ROLLOVER;
-            let group = u32::from(group) | how << 16;
-            set(&fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &group)?;
-        }
         let slots = Rc::new(Slots { mapping: mapping.clone(), geometry });
         let region = Region::over(mapping, wide(geometry.frames()), slots.clone());
         Ok(Self { fd, region, slots, geometry, head: 0 })
@@ -137,34 +135,60 @@ impl Socket {
         &self.region
     }
 
-    /// Takes the next frame off the ring.
-    pub(super) fn next(&mut self) -> Next {
-        let slot = self.head;
-        let number = u32::try_from(slot).expect("rings are below 4 GiB");
-        // A slot that is still lent has come round again: the kernel stands before it, too.
-        if self.region.is_lent(number) {
-            return Next::Nothing;
+    /// Lives as long as the socket or some frame of its ring.
+    pub(super) fn life(&self) -> Weak<Slots> {
+        Rc::downgrade(&self.slots)
+    }
+
+    fn number(&self) -> u32 {
+        u32::try_from(self.head).expect("rings are below 4 GiB")
+    }
+
+    /// The slot that comes next, if it is still lent from the round before: the kernel stands
+    /// before it, too, and every frame it put into the ring was taken.
+    pub(super) fn blocked_by(&self) -> Option<u32> {
+        Some(self.number()).filter(|slot| self.region.is_lent(*slot))
+    }
+
+    /// What comes next, left where it is.
+    pub(super) fn head(&self) -> Option<Head> {
+        if self.blocked_by().is_some() {
+            return None;
         }
-        let status = self.slots.status(slot).load(Ordering::Acquire);
+        let status = self.slots.status(self.head).load(Ordering::Acquire);
         if status & libc::TP_STATUS_USER == 0 {
-            return Next::Nothing;
+            return None;
         }
-        self.head = (slot + 1) % self.geometry.frames();
-        let at = self.slots.mapping.base().wrapping_add(self.geometry.offset_of(slot));
+        let at = self.slots.mapping.base().wrapping_add(self.geometry.offset_of(self.head));
         // SAFETY: the slot is inside the mapping and ours, since its status says USER; its
         // header is initialised by the kernel and aligned (slots are 512-aligned).
         let header = unsafe { at.cast::<libc::tpacket2_hdr>().read() };
         let (mac, len) = (usize::from(header.tp_mac), header.tp_snaplen as usize);
         let tagged = status & libc::TP_STATUS_VLAN_VALID != 0 && header.tp_vlan_tci & 0xfff != 0;
-        if tagged || header.tp_len != header.tp_snaplen || mac + len > self.geometry.frame_bytes {
-            self.slots.released(number);
-            return Next::Unfit;
-        }
-        let offset = self.geometry.offset_of(slot) + mac;
+        let whole = header.tp_len == header.tp_snaplen && mac + len <= self.geometry.frame_bytes;
+        let time = u64::from(header.tp_sec) * 1_000_000_000 + u64::from(header.tp_nsec);
+        Some(Head { time, fit: whole && !tagged, mac, len })
+    }
+
+    fn advance(&mut self) {
+        self.head = (self.head + 1) % self.geometry.frames();
+    }
+
+    /// Gives the next slot back as it is.
+    pub(super) fn skip(&mut self) {
+        self.slots.released(self.number());
+        self.advance();
+    }
+
+    /// Takes the next frame off the ring, from its destination address on.
+    pub(super) fn take(&mut self) -> Option<Slice<Buf>> {
+        let head = self.head().filter(|head| head.fit)?;
+        let offset = self.geometry.offset_of(self.head) + head.mac;
         // SAFETY: slots are disjoint; this one is not lent, and the kernel leaves it alone until
         // `released` sets its status to KERNEL.
-        let buf = unsafe { Region::lend(&self.region, number, offset, len) };
-        Next::Frame(Slice::whole(buf))
+        let buf = unsafe { Region::lend(&self.region, self.number(), offset, head.len) };
+        self.advance();
+        Some(Slice::whole(buf))
     }
 
     /// Frames received and dropped by the kernel since the last call.
@@ -213,24 +237,47 @@ fn set<T: Copy>(fd: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()
 }
 
 /// Lets through frames of `ethertype` addressed to us, to all, or to a group; not those to other
-/// hosts (the interface may be promiscuous) and not our own.
-fn filter(fd: &OwnedFd, ethertype: u16) -> io::Result<()> {
+/// hosts (the interface may be promiscuous) and not our own; and of those, one shard's share.
+///
+/// The key is loaded by its place in the frame: on a raw socket the program sees the frame from
+/// its destination address on, and these loads, unlike those relative to the link layer, also
+/// find bytes that the driver left in a page fragment.
+fn program(ethertype: u16, share: Option<Share>) -> Vec<libc::sock_filter> {
     let ancillary = |field: i32| (libc::SKF_AD_OFF + field).cast_unsigned();
-    let word = |code: u32| u16::try_from(code).expect("BPF codes are 16 bits");
-    let load = word(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
-    let op = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
-    let jump = |kind| word(libc::BPF_JMP | libc::BPF_K | kind);
-    let multicast = u32::from(libc::PACKET_MULTICAST);
-    let mut program = [
+    let op = |code: u32, k, jt, jf| {
+        let code = u16::try_from(code).expect("BPF codes are 16 bits");
+        libc::sock_filter { code, jt, jf, k }
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let jump = |kind| libc::BPF_JMP | libc::BPF_K | kind;
+    let end = |bytes| op(libc::BPF_RET | libc::BPF_K, bytes, 0, 0);
+    let mut program = vec![
         op(load, ancillary(libc::SKF_AD_PKTTYPE), 0, 0),
-        op(jump(libc::BPF_JGT), multicast, 3, 0),
+        op(jump(libc::BPF_JGT), u32::from(libc::PACKET_MULTICAST), 2, 0),
         op(load, ancillary(libc::SKF_AD_PROTOCOL), 0, 0),
-        op(jump(libc::BPF_JEQ), ethertype.into(), 0, 1),
-        op(word(libc::BPF_RET | libc::BPF_K), u32::MAX, 0, 0),
-        op(word(libc::BPF_RET | libc::BPF_K), 0, 0, 0),
+        op(jump(libc::BPF_JEQ), ethertype.into(), 1, 0),
+        end(0),
     ];
-    let len = u16::try_from(program.len()).expect("short");
-    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    if let Some(Share { key_offset, key_bytes, shards, shard }) = share {
+        program.push(op(libc::BPF_LD | libc::BPF_IMM, 0, 0, 0));
+        for byte in 0..u32::from(key_bytes) {
+            let at = u32::from(key_offset) + byte;
+            program.push(op(libc::BPF_MISC | libc::BPF_TAX, 0, 0, 0));
+            program.push(op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, at, 0, 0));
+            program.push(op(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0, 0, 0));
+        }
+        program.push(op(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, shards.into(), 0, 0));
+        program.push(op(jump(libc::BPF_JEQ), shard.into(), 1, 0));
+        program.push(end(0));
+    }
+    program.push(end(u32::MAX));
+    program
+}
+
+fn filter(fd: &OwnedFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).expect("a program is short");
+    // The kernel copies the program; it does not write to it.
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 

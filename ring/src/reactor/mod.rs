@@ -15,7 +15,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub use message::Message;
 pub use op::{Completion, Event, Failure, FailureKind, File, Hole, Op, OpId};
 pub(crate) use sys::Ring;
 
-use crate::memory::{Arena, ArenaConfig, Buf, Registrar};
+use crate::memory::{Arena, ArenaConfig, Buf, Region, Registrar};
 use crate::packet::Port;
 use crate::pool::{Pool, PoolConfig};
 use crate::probe::{self, Report, SetupError};
@@ -96,8 +96,9 @@ pub struct Reactor {
     waker: Waker,
     bell: File,
     multishot_recv: bool,
-    /// Registered-buffer numbers for the receive rings of packet ports.
-    port_buffers: std::ops::Range<u16>,
+    /// The receive rings of packet ports that have registered-buffer numbers, which begin with
+    /// this one. A number is used again once its ring is gone.
+    port_buffers: (u16, Vec<Weak<Region>>),
     pool: Pool,
     ring: Rc<Ring>,
 }
@@ -135,7 +136,7 @@ impl Reactor {
             config,
             arena: Arena::new(config.arena, registrar),
             bell: File { key: 0, generation: 0 },
-            port_buffers: chunks..chunks + PORTS_MAX,
+            port_buffers: (chunks, Vec::new()),
             waker,
             pool,
             ring,
@@ -189,12 +190,24 @@ impl Reactor {
     pub fn attach_port(&mut self, port: &Port) -> io::Result<File> {
         let (fd, region) = port.parts()?;
         let able = self.report.features.fixed_buffers;
-        let index = if able { self.port_buffers.next() } else { None };
+        let index = if able { self.port_buffer(region) } else { None };
         let registered = index.map(|index| self.ring.register(index, region));
         if let Some(Err(error)) = registered {
             tracing::warn!(%error, "a receive ring is not registered with the kernel");
         }
         Ok(self.attach(fd))
+    }
+
+    fn port_buffer(&mut self, region: &Rc<Region>) -> Option<u16> {
+        let (first, rings) = &mut self.port_buffers;
+        let free = rings.iter().position(|ring| ring.strong_count() == 0);
+        let place = free.unwrap_or(rings.len());
+        let index = u16::try_from(place).ok().filter(|index| *index < PORTS_MAX)?;
+        if place == rings.len() {
+            rings.push(Weak::new());
+        }
+        rings[place] = Rc::downgrade(region);
+        Some(*first + index)
     }
 
     /// Takes a share in a store, for block operations on it.

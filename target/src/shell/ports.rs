@@ -1,12 +1,40 @@
 //! A shard's raw Ethernet ports, and what happens to their interfaces.
+//!
+//! # Order
+//!
+//! An AoE client repeats a write it got no answer for, under a new tag and on another interface
+//! if it likes. Once one copy is acknowledged, the client may write something else to the same
+//! place; the other copy must not be executed after that. The volume's range lock sees to it for
+//! copies that it has seen, but not for one that still lies in a receive ring. Frames for one
+//! shelf and slot are therefore executed in the order in which this host's kernel took them:
+//!
+//! - All of them go to one shard, on every interface: each shard's socket has a filter that
+//!   knows its share by the bytes of shelf and slot. Frames are not spread by load or by when a
+//!   socket joined, and a full ring does not overflow into another shard's. A broadcast reaches
+//!   one shard by the same rule, which answers for all slots.
+//! - A shard takes frames from all its ports by the kernel's time stamps, oldest first.
+//!
+//! No target can order what happened before: a copy that a switch, a network card or a kernel
+//! on a stalled processor hands on only after a newer write was executed is executed last. Nor
+//! does the order between *two* interfaces hold for frames that lie in the rings while the wall
+//! clock, which the kernel stamps them by, is set back.
+//!
+//! # A device that hangs
+//!
+//! Writes lie in the receive ring while their device works on them. Those of a device that hangs
+//! would stop the ring, and with it every other device's frames; a port held up for
+//! [`BLOCKED_MAX`] gets a fresh ring, from which payload is copied until the old one is free.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use corbel_proto::aoe::{ATA_DATA_OFFSET, ETHERTYPE, Mac};
 use corbel_proto::memory::Slice;
-use corbel_ring::memory::Buf;
-use corbel_ring::packet::{LinkEvent, Links, Port, PortConfig, PortError, PortStatistics};
+use corbel_proto::time::{Duration, Instant};
+use corbel_ring::memory::{Arena, Buf};
+use corbel_ring::packet::{
+    LinkEvent, Links, Port, PortConfig, PortError, PortStatistics, Share, first_received,
+};
 use corbel_ring::reactor::{File, Op, Reactor};
 
 use crate::aoe::{AoeServer, Frame, PortId};
@@ -14,8 +42,15 @@ use crate::aoe::{AoeServer, Frame, PortId};
 /// Frames that a port's receive ring holds: more than the windows of several clients.
 const RING_FRAMES: usize = 512;
 
-/// Frames taken from one port before others get their turn.
+/// Frames taken, for each port, before anything else gets its turn.
 const BURST: usize = 64;
+
+/// Where shelf and slot lie in a frame (AoE r11, section 2.1).
+const ADDRESS_OFFSET: u16 = 16;
+const ADDRESS_BYTES: u8 = 3;
+
+/// How long one write may keep the next slot of the ring occupied, and frames be lost for it.
+const BLOCKED_MAX: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Open {
@@ -23,6 +58,20 @@ struct Open {
     file: File,
     /// The ring may hold frames that were not taken yet.
     ready: bool,
+    /// Since when the ring has been held up, and by which slot.
+    blocked: Option<(Instant, u32)>,
+}
+
+impl Open {
+    fn renew(&mut self, reactor: &mut Reactor) -> Result<(), PortError> {
+        let fresh = self.port.fresh()?;
+        let name = || fresh.interface().name.clone();
+        let attached = reactor.attach_port(&fresh);
+        let file = attached.map_err(|error| PortError::Io { name: name(), error })?;
+        reactor.close(self.file);
+        *self = Self { port: fresh, file, ready: true, blocked: None };
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -46,8 +95,8 @@ pub(super) struct PortReport {
 pub(super) struct Ports {
     entries: BTreeMap<PortId, Entry>,
     links: Option<(Links, File)>,
-    /// Several shards share the interfaces' frames.
-    shared: bool,
+    /// Which of the interfaces' frames are for this shard.
+    share: Option<Share>,
     /// Operation tags: one base for readiness and one for frames sent.
     tags: Tags,
 }
@@ -61,8 +110,12 @@ pub(super) struct Tags {
 }
 
 impl Ports {
-    pub(super) fn new(shared: bool, tags: Tags) -> Self {
-        Self { entries: BTreeMap::new(), links: None, shared, tags }
+    /// The ports of shard number `shard` of `shards`.
+    pub(super) fn new(shard: u16, shards: u16, tags: Tags) -> Self {
+        let (key_offset, key_bytes) = (ADDRESS_OFFSET, ADDRESS_BYTES);
+        let share = Share { key_offset, key_bytes, shards, shard };
+        let share = Some(share).filter(|_| shards > 1);
+        Self { entries: BTreeMap::new(), links: None, share, tags }
     }
 
     /// Serves on `name` from now on, as soon as it is there.
@@ -124,7 +177,7 @@ impl Ports {
             ethertype: ETHERTYPE,
             payload_offset: ATA_DATA_OFFSET,
             frames: RING_FRAMES,
-            fanout: self.shared.then(|| fanout_group(id)),
+            share: self.share,
         };
         let port = Port::open(&entry.name, config)?;
         let name = entry.name.clone();
@@ -132,7 +185,7 @@ impl Ports {
         reactor.submit(Op::PollReadable { file }, self.tags.readable + u64::from(id.0));
         let interface = port.interface();
         aoe.port_up(id, Mac(interface.mac), interface.mtu);
-        entry.open = Some(Open { port, file, ready: true });
+        entry.open = Some(Open { port, file, ready: true, blocked: None });
         Ok(())
     }
 
@@ -155,18 +208,68 @@ impl Ports {
         self.entries.values().any(|entry| entry.open.as_ref().is_some_and(|open| open.ready))
     }
 
-    /// Takes at most a burst of frames from every port that has some.
-    pub(super) fn receive(&mut self, mut take: impl FnMut(PortId, Slice<Buf>)) {
-        for (id, entry) in &mut self.entries {
-            let Some(open) = entry.open.as_mut().filter(|open| open.ready) else { continue };
-            for _ in 0..BURST {
-                let Some(frame) = open.port.receive() else {
-                    open.ready = false;
-                    break;
-                };
-                take(*id, frame);
+    fn all_open(&mut self) -> impl Iterator<Item = (PortId, &mut Open)> {
+        self.entries.iter_mut().filter_map(|(id, entry)| Some((*id, entry.open.as_mut()?)))
+    }
+
+    /// Takes at most a burst of frames, in the order in which the kernel took them. A port that
+    /// has not said so yet may hold the oldest.
+    pub(super) fn receive(&mut self, arena: &Arena, mut take: impl FnMut(PortId, Slice<Buf>)) {
+        if !self.has_frames() {
+            return;
+        }
+        for _ in 0..BURST * self.entries.len() {
+            let look = || {
+                self.all_open().filter_map(|(id, open)| Some((open.port.next_time()?, id))).min()
+            };
+            let Some((_, id)) = first_received(look) else {
+                return self.all_open().for_each(|(_, open)| open.ready = false);
+            };
+            let open = self.entries.get_mut(&id).and_then(|entry| entry.open.as_mut());
+            if let Some(frame) = open.and_then(|open| open.port.receive(arena)) {
+                take(id, frame);
             }
         }
+    }
+
+    /// Ports whose ring is held up get another one in time.
+    pub(super) fn unblock(&mut self, now: Instant, reactor: &mut Reactor) {
+        let readable = self.tags.readable;
+        for (id, open) in self.all_open() {
+            let slot = open.port.blocked_by().filter(|_| !open.port.is_copying());
+            let Some(slot) = slot else {
+                open.blocked = None;
+                continue;
+            };
+            // A disk that is slow, but gets on, is known by another slot each time.
+            let known = open.blocked.filter(|(_, by)| *by == slot);
+            let (since, _) = *open.blocked.insert(known.unwrap_or((now, slot)));
+            if now.since(since) < BLOCKED_MAX {
+                continue;
+            }
+            let name = open.port.interface().name.clone();
+            match open.renew(reactor) {
+                Ok(()) => {
+                    tracing::warn!(
+                        interface = name,
+                        "storage has not finished writes for a whole round of the receive ring; \
+                         copying frames until it has"
+                    );
+                    reactor
+                        .submit(Op::PollReadable { file: open.file }, readable + u64::from(id.0));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no other receive ring for one that is held up");
+                    open.blocked = Some((now, slot));
+                }
+            }
+        }
+    }
+
+    /// When [`Self::unblock`] has something to do at the latest.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let open = self.entries.values().filter_map(|entry| entry.open.as_ref());
+        open.filter_map(|open| Some(open.blocked?.0 + BLOCKED_MAX)).min()
     }
 
     /// Sends a frame, or forgets it if its port is gone: clients repeat.
@@ -266,10 +369,4 @@ impl Ports {
             })
             .collect()
     }
-}
-
-/// A number that is this process's and this port's alone, as far as 16 bits go.
-fn fanout_group(id: PortId) -> u16 {
-    let process = std::process::id().to_le_bytes();
-    u16::from_le_bytes([process[0], process[1]]).wrapping_mul(31).wrapping_add(id.0)
 }

@@ -166,7 +166,7 @@ fn ports(reports: &[ShardReport]) -> Vec<AoePort> {
         entry.mtu = port.mtu;
         entry.up = port.up;
         entry.received += port.statistics.received;
-        entry.dropped += port.statistics.dropped;
+        entry.dropped += port.statistics.dropped + port.statistics.no_memory;
     }
     all.into_values().collect()
 }

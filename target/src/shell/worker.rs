@@ -72,7 +72,7 @@ impl Worker {
             sent: tag::of(tag::FRAME_SENT, 0),
             links: tag::of(tag::LINKS, 0),
         };
-        let ports = Ports::new(host.shards() > 1, tags);
+        let ports = Ports::new(host.shard(), host.shards(), tags);
         Self {
             host,
             shard: Shard::new(aoe, iscsi),
@@ -124,7 +124,7 @@ impl Worker {
         if self.shard.wants_tick() || self.stopping.is_some() {
             return Some(SOON);
         }
-        let due = self.shard.next_timeout()?;
+        let due = self.shard.next_timeout().into_iter().chain(self.ports.next_timeout()).min()?;
         Some(due.since(now()))
     }
 
@@ -181,7 +181,9 @@ impl Worker {
             return;
         }
         let (shard, host) = (&mut self.shard, &mut self.host);
-        self.ports.receive(|port, frame| shard.frame(host, port, &frame));
+        let arena = host.reactor.arena();
+        self.ports.receive(&arena, |port, frame| shard.frame(host, port, &frame));
+        self.ports.unblock(host.now, &mut host.reactor);
     }
 
     fn send_frames(&mut self) {
