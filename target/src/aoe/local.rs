@@ -38,6 +38,7 @@ pub(super) struct Local {
     pub(super) slot: Arc<Slot>,
     access: RefCell<Access>,
     stats: Cell<Stats>,
+    in_flight: Cell<u32>,
 }
 
 /// The lists as of a generation, sorted.
@@ -52,7 +53,7 @@ impl Local {
     /// The copy of `slot`, which goes on counting from `stats`.
     pub(super) fn new(slot: Arc<Slot>, stats: Stats) -> Self {
         let access = RefCell::new(Access::of(&slot));
-        Self { slot, access, stats: Cell::new(stats) }
+        Self { slot, access, stats: Cell::new(stats), in_flight: Cell::new(0) }
     }
 
     /// May `mac` talk to this slot at all?
@@ -78,6 +79,21 @@ impl Local {
         let mut stats = self.stats.get();
         change(&mut stats);
         self.stats.set(stats);
+    }
+
+    /// A command went to the engine.
+    pub(super) fn began(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A command came back.
+    pub(super) fn ended(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+    }
+
+    /// Commands in the engine, of those that came since the map was set.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.get()
     }
 
     pub(super) fn stats(&self) -> Stats {

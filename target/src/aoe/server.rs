@@ -41,11 +41,19 @@ pub struct Options {
     pub firmware: u16,
     /// Commands in work and replies not yet taken, on one port. More are dropped and counted.
     pub outstanding_max: u32,
+    /// Commands in work for one slot. More are dropped and counted, so that clients which repeat
+    /// what a device that hangs does not answer leave room for those of other devices.
+    pub slot_outstanding_max: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { buffer_count: 128, firmware: 0x0001, outstanding_max: 4096 }
+        Self {
+            buffer_count: 128,
+            firmware: 0x0001,
+            outstanding_max: 4096,
+            slot_outstanding_max: 1024,
+        }
     }
 }
 
@@ -287,6 +295,10 @@ impl<B: Buffer> AoeServer<B> {
             local.count(|s| s.conflicts += 1);
             return self.refuse(port, &local, &header, Error::TargetReserved);
         }
+        if local.in_flight() >= self.options.slot_outstanding_max {
+            self.counters.overflow += 1;
+            return;
+        }
         if !self.has_room(port) {
             return;
         }
@@ -307,6 +319,7 @@ impl<B: Buffer> AoeServer<B> {
                     crate::volume::Kind::Write { .. } => u64::from(payload.len),
                     _ => 0,
                 };
+                local.began();
                 let command = InFlight { port, local, header, ata, pending, write_bytes };
                 let tag = self.in_flight.insert(command) as u64;
                 *self.outstanding.entry(port).or_default() += 1;
@@ -321,6 +334,7 @@ impl<B: Buffer> AoeServer<B> {
         let command = known.expect("the engine answers each request once");
         let InFlight { port, local, header, ata, pending, write_bytes } = command;
         self.release(port);
+        local.ended();
         let Finished { registers, data, fault } = pending.finish(outcome);
         let read_bytes: u64 = data.iter().map(|slice| u64::from(slice.len)).sum();
         local.count(|s| match (fault, read_bytes, write_bytes) {

@@ -124,6 +124,23 @@ fn what_is_outstanding_is_bounded_and_drops_are_counted() {
 }
 
 #[test]
+fn a_slot_whose_disk_hangs_leaves_room_for_the_others() {
+    let options = Options { outstanding_max: 4, slot_outstanding_max: 2, ..Options::default() };
+    let mut world = world_of(vec![slot(7, 1, vec![]), slot(7, 2, vec![])], options);
+    let other = HeaderRepr { slot: 2, ..header(Code::Ata) };
+    for _ in 0..9 {
+        world.send(&header(Code::Ata), &ata(0x34, 1, 0, &[0; 512]));
+    }
+    assert_eq!((world.engine.0.len(), world.server.counters().overflow), (2, 7));
+    world.send(&other, &ata(0x24, 1, 0, &[]));
+    assert_eq!(world.engine.0.len(), 3);
+    let (tag, ..) = world.engine.0.remove(0);
+    world.server.complete(tag, Outcome::Done);
+    world.send(&header(Code::Ata), &ata(0x34, 1, 0, &[0; 512]));
+    assert_eq!(world.engine.0.len(), 3, "room again");
+}
+
+#[test]
 fn a_port_that_went_away_takes_its_replies_with_it() {
     let mut world = world();
     world.send(&header(Code::Ata), &ata(0x24, 1, 0, &[]));
