@@ -55,6 +55,8 @@ impl Nexus {
 
     /// One line a command; each family is a file.
     fn dispatch(&mut self, view: &View<'_>, command: Command) -> Result<Plan, Sense> {
+        let flush = matches!(command, Command::SynchronizeCache { .. });
+        let lost = flush && self.writes_were_lost();
         let lu = &self.lu;
         match command {
             Command::Read { extent, fua: _ } => rw::read(lu, extent),
@@ -64,6 +66,7 @@ impl Nexus {
             Command::Verify { extent, check } => rw::verify(lu, extent, check),
             Command::WriteAndVerify { .. } => Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
             Command::PreFetch { extent } => sync::pre_fetch(lu, extent),
+            Command::SynchronizeCache { .. } if lost => Err(Condition::WRITE_ERROR.into()),
             Command::SynchronizeCache { extent, immediate } => sync::plan(lu, extent, immediate),
             Command::WriteSame(command) => write_same::plan(lu, &command),
             Command::Unmap { anchor, len } => unmap::plan(anchor, len),

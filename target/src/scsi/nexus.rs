@@ -71,13 +71,16 @@ pub struct Nexus {
     pub(super) seen: Seen,
     pending: u8,
     prevents: bool,
+    /// Failed flushes of the volume that this initiator has been told of.
+    flush_failures: u64,
 }
 
 impl Nexus {
     /// A new nexus, whose first attention is power on.
     pub fn new(lu: Arc<LogicalUnit>, view: &View<'_>) -> Self {
         let seen = Self::current(&lu, view);
-        let mut nexus = Self { lu, seen, pending: 0, prevents: false };
+        let flush_failures = lu.volume.flush_failures();
+        let mut nexus = Self { lu, seen, pending: 0, prevents: false, flush_failures };
         nexus.attend(Attention::PowerOn);
         nexus
     }
@@ -134,6 +137,13 @@ impl Nexus {
             self.prevents = false; // the reset has cleared it
         }
         self.seen = now;
+    }
+
+    /// True once after a flush of the volume failed, whoever asked for it: what this initiator
+    /// wrote may be lost with the rest, and its own flush, which succeeds, would not say so.
+    pub(super) fn writes_were_lost(&mut self) -> bool {
+        let failures = self.lu.volume.flush_failures();
+        std::mem::replace(&mut self.flush_failures, failures) != failures
     }
 
     /// Takes the attention to be told now.

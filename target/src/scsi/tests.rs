@@ -197,3 +197,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_failed_flush_is_told_once_to_every_initiator_at_its_next_flush() {
+    let mut ours = disk();
+    let mut theirs = Nexus::new(ours.unit().clone(), &VIEW);
+    theirs.begin(&VIEW, &[0; 6]);
+    let sync = [0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    ours.unit().volume.count_flush_failure();
+    for nexus in [&mut ours, &mut theirs] {
+        assert_eq!(refusal(nexus, &sync), Condition::WRITE_ERROR);
+        assert!(matches!(nexus.begin(&VIEW, &sync).action, Action::Media(_)));
+    }
+}
