@@ -3,9 +3,9 @@
 # packages.txt), then runs every stage, names the first that failed and shows its log.
 #
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
-#   fmt clippy dependencies test doc build       need no root
+#   fmt clippy dependencies test optimised doc build       need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
-#   guest-aoe guest-iscsi                        kernels 6.1 and 6.12 in QEMU, two guests at a time
+#   guest-aoe guest-iscsi guest-target                        kernels 6.1 and 6.12 in QEMU, two guests at a time
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.." || exit 2
 export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 log_folder=$CARGO_TARGET_DIR/test-logs
-all_stages="fmt clippy dependencies test doc build export host-iscsi conformance guest-aoe guest-iscsi"
+all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance guest-aoe guest-iscsi guest-target"
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
@@ -105,12 +105,18 @@ stage_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings;
 stage_dependencies() { cargo metadata --locked --format-version 1 | tests/dependencies.py deny.toml; }
 stage_test() { cargo test --workspace --locked; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+# The compiler is part of what is tested: it once lost a line of ours, in optimised builds only.
+stage_optimised() { cargo test --release --locked -p corbel-ring -p corbel-proto; }
 stage_build() { cargo build --release --locked; }
 stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
 stage_conformance() { $as_root tests/interop/conformance.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
+stage_guest-target() {
+  $as_root tests/guest/build.sh || return 1
+  two_at_a_time "tests/interop/guest-target.sh 6.1" "tests/interop/guest-target.sh 6.12"
+}
 
 main() {
   trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM

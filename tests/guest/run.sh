@@ -8,13 +8,14 @@
 #   --share DIR      host folder, read and write at /mnt/share, the script's working directory
 #   --kernel NAME    6.12 (default) or 6.1
 #   --id N           1..200; guests that run at the same time need their own (1)
+#   --disk SIZE      an empty /dev/vdb of that size, with a write cache
 #   --mem MiB (1024)  --timeout SECONDS (300)  --env NAME=VALUE
 # env: CORBEL_GUEST_CACHE, CORBEL_GUEST_ACCEL (tcg,thread=multi; kvm where there is one)
 set -euo pipefail
 cache=${CORBEL_GUEST_CACHE:-/tmp/corbel-guest}
 accel=${CORBEL_GUEST_ACCEL:-tcg,thread=multi}
-kernel=6.12 id=1 mem=1024 timeout=300 mtu=1500 ns='' nets=0 share='' environment=()
-usage() { sed -n '2,12s/^# \?//p' "$0" >&2; exit 2; }
+kernel=6.12 id=1 mem=1024 timeout=300 mtu=1500 ns='' nets=0 share='' environment=() disk=''
+usage() { sed -n '2,13s/^# \?//p' "$0" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case $1 in
     --net) ns=${2%%:*} nets=${2##*:} ;;
@@ -25,6 +26,7 @@ while [ $# -gt 0 ]; do
     --mem) mem=$2 ;;
     --timeout) timeout=$2 ;;
     --env) environment+=("$2") ;;
+    --disk) disk=$2 ;;
     -*) usage ;;
     *) break ;;
   esac
@@ -79,6 +81,11 @@ qemu=(qemu-system-x86_64 -M q35,hpet=off -accel "$accel" -cpu max -m "$mem" -smp
   # snapshot: whatever a test does to its root disk is gone with it
   -drive "if=none,id=root,file=$cache/root.img,format=raw,snapshot=on,cache=unsafe"
   -device virtio-blk-pci,drive=root,serial=root -device virtio-rng-pci "${shares[@]}")
+if [ -n "$disk" ]; then
+  truncate -s "$disk" "$work/disk"
+  qemu+=(-drive "if=none,id=disk,file=$work/disk,format=raw,cache=unsafe,discard=unmap"
+    -device virtio-blk-pci,drive=disk,serial=disk)
+fi
 if [ "$nets" -gt 0 ]; then
   for ((i = 0; i < nets; i++)); do
     tap=g${id}t$i
