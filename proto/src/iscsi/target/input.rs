@@ -263,11 +263,7 @@ impl<B: Buffer> Connection<B> {
         }
         let nobody = Violation::new("Data-Out", "nobody asked for it", "RFC 7143 11.7.4");
         let transfer = task.transfer.as_mut().ok_or(Fault::Data(nobody));
-        let judged = transfer.and_then(|t| t.accept(data, len).map_err(Fault::Data));
-        if let Err(fault) = judged {
-            self.fail_task(data.itt, TaskFault::Data);
-            return Err(fault);
-        }
+        transfer.and_then(|t| t.accept(data, len).map_err(Fault::Data))?;
         let sink = Sink::Place { itt: data.itt, offset: data.offset };
         Ok(Current { sink, kind: Kind::Data(*data) })
     }
@@ -409,6 +405,12 @@ impl<B: Buffer> Connection<B> {
                 self.take_numbered(number, request);
             }
             Kind::Numbered(number, _) => self.take_numbered(number, Request::Refused),
+            // Only now, so that the Reject goes out before the command's answer: an initiator that
+            // finds a Reject of a command it has done with takes the connection for broken.
+            Kind::Faulty(Fault::Data(_)) => {
+                let itt = DataOut::parse(&self.framer.bhs()).itt;
+                self.fail_task(itt, TaskFault::Data);
+            }
             Kind::Faulty(_) => self.count_refused(),
             Kind::Ignored | Kind::Login(_) => {}
         }

@@ -51,6 +51,31 @@ fn data_outside_what_was_asked_for_is_rejected_and_fails_the_write_only() {
     assert_eq!(talk.expect_command().itt, 2);
 }
 
+/// libiscsi takes a Reject that names a command already answered for a broken connection.
+#[test]
+fn data_is_rejected_before_its_command_is_answered_however_the_stream_was_cut() {
+    let mut talk = Talk::logged_in(&terms());
+    talk.command(1, 4096, Some((&[], false)));
+    talk.expect_command();
+    talk.conn.begin_data_out(1, 4096, &mut talk.arena);
+    let ttt = R2t::parse(&talk.one().0).ttt;
+    let lun = Lun::new(0);
+    let (itt, data_sn, offset) = (1, 27, 0);
+    let pdu = DataOut { is_final: true, lun, itt, ttt, exp_stat_sn: 0, data_sn, offset };
+    let wire = talk.wire(pdu.emit(), &[1; 4096]);
+    let mut heard = Vec::new();
+    for part in [&wire[..48], &wire[48..]] {
+        talk.conn.handle_bytes(part, &mut talk.arena, talk.now);
+        while let Some(event) = talk.conn.poll() {
+            assert!(matches!(event, Event::DataFailed { itt: 1, .. }));
+            talk.good(1, 0);
+        }
+        heard.extend(talk.heard());
+    }
+    let opcodes: Vec<_> = heard.iter().map(|(bhs, _)| bhs.opcode()).collect();
+    assert_eq!(opcodes, [Some(Opcode::Reject), Some(Opcode::ScsiResponse)]);
+}
+
 #[test]
 fn wrong_data_digest_fails_the_command_and_the_stream_goes_on() {
     let mut talk = Talk::logged_in(&Negotiated { data_digest: Digest::Crc32c, ..terms() });
