@@ -75,6 +75,26 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
     }
 }
 
+impl LogicalUnit {
+    /// The initiator announced less data than its own CDB takes. A plain write takes the whole
+    /// blocks there are, and the residual count says what is missing (RFC 7143 11.4.5.1); anything
+    /// else writes nothing.
+    fn short<B: Buffer>(&self, work: Work, data: Segments<B>, given: u64) -> Next<B, Work> {
+        let Work { data_out, wanted, step } = work;
+        let condition = Condition::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
+        let refusal = Next::Answer(check(condition, data_out));
+        let Step::Media(mut media) = step else { return refusal };
+        if !media.shorten(given, self.volume.facts.block_bytes) {
+            return refusal;
+        }
+        if given == 0 {
+            return Next::Answer(respond(Reply::good(Vec::new()), wanted));
+        }
+        let request = self.request(&mut media, data);
+        Next::Submit(request, Work { data_out, wanted, step: Step::Media(media) })
+    }
+}
+
 impl<B: Buffer> Device<B> for LogicalUnit {
     type Nexus = Nexus;
     type Work = Work;
@@ -99,12 +119,11 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         work: Work,
         data: Segments<B>,
     ) -> Next<B, Work> {
-        let Work { data_out, wanted, step } = work;
-        if segments_bytes(&data) < data_out {
-            // The initiator announced less than its own CDB takes: nothing is written.
-            let condition = Condition::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT;
-            return Next::Answer(check(condition, data_out));
+        let given = segments_bytes(&data);
+        if given < work.data_out {
+            return self.short(work, data, given);
         }
+        let Work { data_out, wanted, step } = work;
         match step {
             Step::Media(mut media) => {
                 let request = self.request(&mut media, data);
@@ -234,19 +253,44 @@ mod tests {
         assert_eq!((done.status, done.wanted), (0, 1024));
     }
 
-    #[test]
-    fn write_with_too_little_data_announced_reaches_no_medium() {
+    /// What becomes of `cdb` when only `announced` bytes come with it.
+    fn with_data(cdb: &[u8; 16], announced: usize) -> Next<HeapBuffer, Work> {
         let unit = unit();
         let mut nexus = fresh(&unit);
-        begin(&unit, &mut nexus, &cdb(&[0]));
-        let Next::Gather(_, work) = begin(&unit, &mut nexus, &cdb(&WRITE_TWO_BLOCKS)) else {
-            panic!("two blocks of data are wanted");
+        begin(&unit, &mut nexus, &[0; 16]);
+        let Next::Gather(_, work) = begin(&unit, &mut nexus, cdb) else {
+            panic!("data is wanted");
         };
-        let Next::Answer(answer) = unit.data(&mut nexus, &VIEW, work, payload(512)) else {
-            panic!("it is refused");
+        unit.data(&mut nexus, &VIEW, work, payload(announced))
+    }
+
+    /// libiscsi's residual tests; a residual overflow tells the initiator what is missing.
+    #[test]
+    fn write_with_too_little_data_announced_writes_the_whole_blocks_there_are() {
+        let step = with_data(&cdb(&WRITE_TWO_BLOCKS), 512);
+        let Next::Submit(request, work) = step else { panic!("it goes to the medium") };
+        let Kind::Write { offset: 0, data } = request.kind else { panic!("it writes") };
+        assert_eq!(segments_bytes(&data), 512);
+        let done: Response<HeapBuffer> = unit().outcome(work, Outcome::Done);
+        assert_eq!((done.status, done.wanted), (0, 1024));
+        let Next::Answer(answer) = with_data(&cdb(&WRITE_TWO_BLOCKS), 0) else {
+            panic!("there is nothing to write");
         };
-        assert_eq!((answer.status, answer.wanted), (2, 1024));
-        assert_eq!((answer.sense[2] & 0xf, answer.sense[12], answer.sense[13]), (5, 0x0e, 3));
+        assert_eq!((answer.status, answer.wanted), (0, 1024));
+    }
+
+    #[test]
+    fn part_of_a_block_or_of_anything_but_a_write_reaches_no_medium() {
+        let compare_and_write = cdb(&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let write_same = cdb(&[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let write = cdb(&WRITE_TWO_BLOCKS);
+        for (cdb, announced) in
+            [(write, 200), (write, 712), (compare_and_write, 512), (write_same, 0)]
+        {
+            let Next::Answer(answer) = with_data(&cdb, announced) else { panic!("{cdb:02x?}") };
+            assert_eq!((answer.status, answer.sense[2] & 0xf), (2, 5));
+            assert_eq!((answer.sense[12], answer.sense[13]), (0x0e, 3));
+        }
     }
 
     #[test]

@@ -70,6 +70,18 @@ impl MediaPlan {
     pub(super) fn new(kind: MediaKind, durable: bool) -> Self {
         Self { kind, durable, answer_first: false }
     }
+
+    /// Only `bytes` of payload came, less than planned: true if this is a write of them now, which
+    /// it can be if they are whole blocks. Then nothing behind them is written.
+    pub fn shorten(&mut self, bytes: u64, block_bytes: u32) -> bool {
+        match &mut self.kind {
+            MediaKind::Write { len, .. } if bytes.is_multiple_of(u64::from(block_bytes)) => {
+                *len = bytes.min(*len);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 impl LogicalUnit {
