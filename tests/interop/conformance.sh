@@ -33,9 +33,11 @@ results_of() { # LOG SUITE
   awk -v suite="$2" '
     function flush() { if (test != "") print suite "." test, (result == "" ? "dead" : result) }
     /^ *Test: / { flush(); test = $2; result = ""; skipped = 0 }
-    /\[SKIPPED\]/ { skipped = 1 }
+    # What follows the verdict on its line was said by whatever runs after the test.
+    { passed = match($0, /(^|\.\.\. *)passed/); before = passed ? substr($0, 1, RSTART) : $0 }
+    before ~ /\[SKIPPED\]/ { skipped = 1 }
     /(^|[^[])FAILED/ && test != "" { result = "fail" }
-    /passed *$/ && result == "" { result = skipped ? "skip" : "pass" }
+    passed && result == "" { result = skipped ? "skip" : "pass" }
     /^Run Summary|^CUnit/ && /Summary/ { flush(); test = "" }
     END { flush() }' "$1"
 }
