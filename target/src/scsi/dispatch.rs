@@ -85,7 +85,7 @@ impl Nexus {
             Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
             Command::ModeSense(command) => mode::sense(lu, &command),
             Command::ModeSelect(command) => mode::select(&command),
-            Command::StartStop(command) => start_stop::plan(lu, &command),
+            Command::StartStop(command) => start_stop::plan(self, &command),
             Command::PreventAllow { prevent } => start_stop::prevent_allow(self, prevent),
         }
     }

@@ -170,6 +170,18 @@ fn a_prevented_medium_stays_until_the_initiator_goes_away() {
     assert_eq!(refusal(&mut n, &[0; 6]), Condition::MEDIUM_NOT_PRESENT);
 }
 
+/// libiscsi reads right after loading, and takes a unit attention for a fault.
+#[test]
+fn a_loaded_medium_is_news_to_all_but_the_one_who_loaded_it() {
+    let mut n = nexus(Options { removable: true, ..Options::default() });
+    let mut other = Nexus::new(Arc::clone(n.unit()), &VIEW);
+    refusal(&mut other, &[0; 6]);
+    assert!(sense_of(&n.begin(&VIEW, &[0x1b, 0, 0, 0, 0x02, 0])).is_none());
+    assert!(sense_of(&n.begin(&VIEW, &[0x1b, 0, 0, 0, 0x03, 0])).is_none());
+    assert!(sense_of(&n.begin(&VIEW, &[0; 6])).is_none());
+    assert_eq!(refusal(&mut other, &[0; 6]), Condition::NOT_READY_TO_READY_CHANGE);
+}
+
 #[test]
 fn a_missing_unit_answers_inquiry_and_report_luns_and_refuses_the_rest() {
     let inquiry = MissingLun::begin(&VIEW, &[0x12, 0, 0, 0, 5, 0]);

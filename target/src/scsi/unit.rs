@@ -120,11 +120,14 @@ impl LogicalUnit {
         }
     }
 
-    pub(super) fn set_medium(&self, medium: Medium) {
+    /// True if that loaded a medium that was out.
+    pub(super) fn set_medium(&self, medium: Medium) -> bool {
         let old = self.medium.swap(medium as u8, Ordering::AcqRel);
-        if old == Medium::Ejected as u8 && medium == Medium::Started {
+        let loaded = old == Medium::Ejected as u8 && medium == Medium::Started;
+        if loaded {
             self.medium_generation.fetch_add(1, Ordering::AcqRel);
         }
+        loaded
     }
 
     pub(super) fn ejected(&self) -> bool {

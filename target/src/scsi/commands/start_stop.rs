@@ -5,11 +5,12 @@ use corbel_proto::scsi::{Condition, Sense};
 
 use crate::scsi::media::{MediaKind, MediaPlan};
 use crate::scsi::unit::Medium;
-use crate::scsi::{LogicalUnit, Nexus, Plan};
+use crate::scsi::{Nexus, Plan};
 
 /// LOEJ moves the medium of a removable unit only; elsewhere it is an invalid field. Stopping and
 /// ejecting make everything stable, unless NO_FLUSH. There are no power conditions.
-pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &StartStop) -> Result<Plan, Sense> {
+pub(in crate::scsi) fn plan(nexus: &mut Nexus, command: &StartStop) -> Result<Plan, Sense> {
+    let lu = &nexus.lu;
     if command.power_condition != 0 {
         return Err(Sense::invalid_cdb(4, Some(7)));
     }
@@ -20,7 +21,10 @@ pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &StartStop) -> Result<Pla
         if lu.ejected() && !command.load_eject {
             return Err(Condition::MEDIUM_NOT_PRESENT.into());
         }
-        lu.set_medium(Medium::Started);
+        if lu.set_medium(Medium::Started) {
+            // News for all but the one who did it.
+            nexus.seen.medium += 1;
+        }
         return Ok(Plan::good());
     }
     if command.load_eject {
