@@ -5,22 +5,38 @@
 # usage: conformance.sh [--update]     (--update writes today's results into conformance.txt)
 . "$(dirname "$0")/lib.sh"
 list=$TESTS/interop/conformance.txt
+# Four units of one target: an ordinary disk, and what takes another kind of unit to be tested.
 suites="Read6 Read10 Read12 Read16 ReadCapacity10 ReadCapacity16 Write10 Write12 Write16
  Inquiry ModeSense6 TestUnitReady Mandatory ReportSupportedOpcodes StartStopUnit
  Verify10 Verify12 Verify16 WriteVerify10 WriteVerify12 WriteVerify16 WriteSame10 WriteSame16
- Unmap GetLBAStatus CompareAndWrite Prefetch10 Prefetch16 PreventAllow
- iSCSIcmdsn iSCSIdatasn iSCSIResiduals iSCSITMF"
+ CompareAndWrite OrWrite Prefetch10 Prefetch16 ReadDefectData10 ReadDefectData12
+ iSCSIcmdsn iSCSIdatasn iSCSIResiduals iSCSITMF
+ thin/Inquiry thin/Unmap thin/GetLBAStatus thin/WriteSame10 thin/WriteSame16 thin/CompareAndWrite
+ thin/ReadCapacity16
+ removable/NoMedia removable/TestUnitReady removable/StartStopUnit removable/PreventAllow
+ read-only/ReadOnly"
 
 ip netns add "$NS"
 ip -n "$NS" link set lo up
-truncate -s 64M "$WORK/disk.img"
+unit() { # NAME OPTIONS ; the next LUN
+  truncate -s 64M "$WORK/$1.img"
+  printf '\n[[export]]\nname = "%s"\npath = "%s"\n%s\n' "$1" "$WORK/$1.img" "$2"
+  printf 'iscsi = [{ target = "%s", lun = %d }]\n' "$IQN" "$(lun_of "$1")"
+}
+lun_of() { # NAME
+  case $1 in
+    thin) echo $((LUN + 1)) ;;
+    removable) echo $((LUN + 2)) ;;
+    read-only) echo $((LUN + 3)) ;;
+    *) echo "$LUN" ;;
+  esac
+}
 config <<TOML
 $(daemon_section)
-
-[[export]]
-name = "disk"
-path = "$WORK/disk.img"
-iscsi = [{ target = "$IQN", lun = $LUN }]
+$(unit disk "")
+$(unit thin "thin = true")
+$(unit removable "removable = true")
+$(unit read-only "read_only = true")
 
 [[target]]
 name = "$IQN"
@@ -43,9 +59,9 @@ results_of() { # LOG SUITE
 }
 
 for suite in $suites; do
-  log=$WORK/$suite.out
-  nsenter --net="/run/netns/$NS" -- timeout 120 iscsi-test-cu -d -g -v -t "ALL.$suite" \
-    "iscsi://127.0.0.1:3260/$IQN/$LUN" </dev/null >"$log" 2>&1 || true
+  log=$WORK/${suite/\//-}.out
+  nsenter --net="/run/netns/$NS" -- timeout 30 iscsi-test-cu -d -g -v -t "ALL.${suite#*/}" \
+    "iscsi://127.0.0.1:3260/$IQN/$(lun_of "${suite%/*}")" </dev/null >"$log" 2>&1 || true
   results_of "$log" "$suite" >>"$WORK/results.txt"
   kill -0 "$TARGET_PID" || fail "the target died in suite $suite"
 done
@@ -72,7 +88,7 @@ better=$(awk 'NR == FNR { want[$1] = $2; next } want[$1] ~ /fail|dead|skip/ && $
 [ -z "$better" ] || printf 'better than promised; raise its line:\n%s\n' "$better"
 if [ -n "$worse$missing" ]; then
   for suite in $(awk -F'[ .]+' '{ print $2 }' <<<"$worse" | sort -u); do
-    grep -A4 -E 'FAILED' "$WORK/$suite.out" 2>/dev/null | head -n 12 || true
+    grep -A4 -E 'FAILED' "$WORK/${suite/\//-}.out" 2>/dev/null | head -n 12 || true
   done
   printf 'worse than promised:\n%s\n%s\n' "$worse" "$missing"
   fail "a promise is broken"
