@@ -16,8 +16,9 @@ sync -f "$WORK/mount"
 DISK=$WORK/mount/disk.img
 make_net
 serve_disk
-run_inside "$hung" --portal "$PORTAL" --target "$IQN" --lun "$LUN" \
+run_inside "$hung" --portal "$PORTAL" --target "$IQN" --lun "$LUN" --aoe 0.0@client0 \
+  --status "$CORBEL_TARGET status --socket $WORK/target.sock" \
   --hang "fsfreeze -f $WORK/mount" --release "fsfreeze -u $WORK/mount" || fail "see above"
-pass "pings and logins were answered while storage hung"
+pass "pings, logins, aborts, AoE queries and status were answered while storage hung"
 end_target
 pass "SIGTERM ended the target with 0"

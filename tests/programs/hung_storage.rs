@@ -2,7 +2,8 @@
 //!
 //! `--hang` and `--release` are shell commands that make the backing store hang and go on, such as
 //! `dmsetup suspend`, or `fsfreeze` of the file system that holds the image. In between, writes
-//! hang; pings, a new login, an abort and AoE discovery must not.
+//! hang; pings, a new login, the abort of a command that has not reached the disk, AoE discovery
+//! and `corbel-target status` must not.
 //!
 //! Exit code 0: all answered; 1: one was not; 2: wrong usage.
 
@@ -11,10 +12,10 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use corbel_initiator::blocking::now;
+use corbel_initiator::blocking::{aoe::Port, now};
 use corbel_proto::iscsi::initiator::CommandId;
 use corbel_tests::checker::stamp;
-use corbel_tests::drive::{Disk, IscsiPlace, Operation, PATIENCE};
+use corbel_tests::drive::{AoePlace, Disk, IscsiDisk, IscsiPlace, Operation, PATIENCE};
 
 const BLOCK_BYTES: usize = 512;
 
@@ -30,6 +31,9 @@ struct Arguments {
     /// The unit.
     #[arg(long, default_value_t = 0)]
     lun: u16,
+    /// The same device over AoE.
+    #[arg(long, value_name = "SHELF.SLOT@IFACE")]
+    aoe: AoePlace,
     /// Shell command that makes the store hang.
     #[arg(long)]
     hang: String,
@@ -38,7 +42,7 @@ struct Arguments {
     release: String,
     /// Shell command that must succeed while it hangs, such as `corbel-target status`.
     #[arg(long)]
-    status: Option<String>,
+    status: String,
     /// Longest wait for an answer, milliseconds.
     #[arg(long, default_value_t = 1000)]
     limit_ms: u64,
@@ -99,10 +103,10 @@ fn run(arguments: &Arguments) -> Result<(), AnyError> {
         let began = now();
         place_session(&place, limit)?;
         println!("a new session logged in within {:?}", now().since(began));
-        if let Some(status) = &arguments.status {
-            shell(&format!("timeout {} {status}", arguments.limit_ms.div_ceil(1000)))?;
-            println!("`{status}` answered");
-        }
+        shell(&format!("timeout {} {}", arguments.limit_ms.div_ceil(1000), arguments.status))?;
+        println!("`{}` answered", arguments.status);
+        find_shelf(&arguments.aoe, limit)?;
+        abort_waiting(&mut disk, write(1), limit)?;
         disk.session().connection().abort(CommandId(1));
         let took = disk.session().ping(limit)?;
         println!("ping answered in {took:?} while an abort waits");
@@ -115,6 +119,32 @@ fn run(arguments: &Arguments) -> Result<(), AnyError> {
         }
     }
     println!("all writes ended once storage went on");
+    Ok(())
+}
+
+/// AoE clients go on finding the shelf.
+fn find_shelf(place: &AoePlace, limit: Duration) -> Result<(), AnyError> {
+    let mut port = Port::open(&place.interface)?;
+    let found = port.discover(limit)?;
+    if !found.iter().any(|found| (found.shelf, found.slot) == (place.shelf, place.slot)) {
+        return Err("the shelf does not answer AoE discovery".into());
+    }
+    println!("AoE discovery found the shelf");
+    Ok(())
+}
+
+/// A write to blocks that another holds has not reached the disk, so its abort ends it at once.
+fn abort_waiting(disk: &mut IscsiDisk, write: Operation, limit: Duration) -> Result<(), AnyError> {
+    const WAITING: u64 = 100;
+    disk.submit(WAITING, write);
+    disk.session().ping(limit)?;
+    let began = now();
+    disk.session().connection().abort(CommandId(WAITING));
+    let ended = disk.next(began + limit)?.ok_or("the abort of a waiting write is not answered")?;
+    if ended.id != WAITING || ended.result.is_ok() {
+        return Err(format!("command {} ended, and not by the abort", ended.id).into());
+    }
+    println!("a write that waits for another was aborted within {:?}", now().since(began));
     Ok(())
 }
 
