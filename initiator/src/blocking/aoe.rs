@@ -139,6 +139,10 @@ pub struct Client {
     path: Path<Vec<u8>>,
     /// Percent of frames sent twice, for tests. Needs no seed: it counts.
     pub duplicate_percent: u8,
+    /// Waits so much longer than the path would before a frame is repeated. A copy that the
+    /// network or the server holds up may be executed after a newer write of someone else's: no
+    /// server can prevent that, so a test of the server's order does not repeat early.
+    pub patience: Duration,
     sent: u64,
 }
 
@@ -156,7 +160,13 @@ impl Client {
             give_up_after,
             first_tag,
         };
-        Self { port, path: Path::new(config), duplicate_percent: 0, sent: 0 }
+        Self {
+            port,
+            path: Path::new(config),
+            duplicate_percent: 0,
+            patience: Duration::ZERO,
+            sent: 0,
+        }
     }
 
     /// The path, to submit commands to.
@@ -194,7 +204,7 @@ impl Client {
         loop {
             self.flush()?;
             let moment = now();
-            if self.path.poll_timeout().is_some_and(|due| due <= moment) {
+            if self.path.poll_timeout().is_some_and(|due| due + self.patience <= moment) {
                 self.path.handle_timeout(moment);
             }
             if let Some(failed) = self.path.poll_failed() {
