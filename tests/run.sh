@@ -3,27 +3,31 @@
 # packages.txt), then runs every stage, names the first that failed and shows its log.
 #
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
-#   fmt clippy dependencies test optimised doc build       need no root
+#   fmt clippy dependencies test optimised doc build     need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
-#   guest-aoe guest-iscsi guest-target                        kernels 6.1 and 6.12 in QEMU, two guests at a time
+#   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
+#   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
+#      CORBEL_HOSTILE_COUNT (malformed frames, and as many PDUs; 500000 for the million)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # Cargo's own default, target/, is a crate here; this holds wherever cargo is started from.
 export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 log_folder=$CARGO_TARGET_DIR/test-logs
-all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance guest-aoe guest-iscsi guest-target"
+all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance
+  cross-protocol hostile idle-sessions hung-storage guest-aoe guest-iscsi guest-target"
+all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,9s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,11s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-iscsi|conformance|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
-  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
+  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
 fi
 
 install_packages() {
@@ -107,10 +111,16 @@ stage_test() { cargo test --workspace --locked; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
 # The compiler is part of what is tested: it once lost a line of ours, in optimised builds only.
 stage_optimised() { cargo test --release --locked -p corbel-ring -p corbel-proto; }
-stage_build() { cargo build --release --locked; }
+stage_build() {
+  cargo build --release --locked && cargo build --release --locked -p corbel-tests --bins
+}
 stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
 stage_conformance() { $as_root tests/interop/conformance.sh; }
+stage_cross-protocol() { $as_root tests/interop/cross-protocol.sh; }
+stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-50000}"; }
+stage_idle-sessions() { $as_root tests/interop/idle-sessions.sh; }
+stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 stage_guest-target() {
@@ -123,7 +133,7 @@ main() {
   mkdir -p "$log_folder"
   find_cargo && install_packages || exit 2
   for stage in $stages; do
-    printf '%-14s' "$stage"
+    printf '%-15s' "$stage"
     started=$SECONDS
     if "stage_$stage" >"$log_folder/$stage.log" 2>&1; then
       passed=$((passed + 1))

@@ -18,5 +18,6 @@ mkdir -p "$WORK/state"
   done
 } | config
 run_inside "$idle" --portal "$PORTAL" --target "$IQN-{}" --exports "$exports" \
-  --sessions "$sessions" -- "$CORBEL_TARGET" serve --config "$WORK/target.toml" || fail "see above"
+  --sessions "$sessions" -- "$CORBEL_TARGET" serve --config "$WORK/target.toml" \
+  2>>"$WORK/target.log" || fail "see above"
 pass "$exports exports, $sessions idle sessions"
