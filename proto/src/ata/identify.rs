@@ -135,7 +135,7 @@ impl Identify {
             },
             write_cache: word(85) & 0x20 != 0,
             trim_blocks: if word(169) & 1 == 1 { word(105).max(1) } else { 0 },
-            trim_zeroes: word(69) & 0x4020 == 0x4020,
+            trim_zeroes: word(169) & 1 == 1 && word(69) & 0x4020 == 0x4020,
             rotational: word(217) != 1,
         })
     }
