@@ -125,7 +125,7 @@ stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 stage_guest-target() {
   $as_root tests/guest/build.sh || return 1
-  two_at_a_time "tests/interop/guest-target.sh 6.1" "tests/interop/guest-target.sh 6.12"
+  side_by_side "tests/interop/guest-target.sh 6.1" "tests/interop/guest-target.sh 6.12"
 }
 
 main() {
