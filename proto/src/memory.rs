@@ -82,6 +82,19 @@ impl<B: Buffer> Slice<B> {
     }
 }
 
+impl<B: Buffer> AsRef<[u8]> for Slice<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+/// Panics as [`Buffer::bytes_mut`] does.
+impl<B: Buffer> AsMut<[u8]> for Slice<B> {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut()
+    }
+}
+
 /// Who lends payload memory.
 pub trait Arena {
     /// The handles it lends.

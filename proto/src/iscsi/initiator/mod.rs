@@ -74,8 +74,9 @@ pub struct KeepAlive {
 pub enum Transfer<D> {
     /// None.
     None,
-    /// From the target, into this buffer; its length is the Expected Data Transfer Length.
-    Read(Vec<u8>),
+    /// From the target, into this memory, which nobody else holds; its length is the Expected Data
+    /// Transfer Length.
+    Read(D),
     /// To the target; its length is the Expected Data Transfer Length.
     Write(D),
 }
@@ -219,7 +220,7 @@ pub struct Connection<D> {
     heard: Instant,
 }
 
-impl<D: AsRef<[u8]>> Connection<D> {
+impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     /// A connection that has just left login.
     pub fn new(now: Instant, start: Start, keep_alive: Option<KeepAlive>) -> Self {
         let agreed = start.agreed;
@@ -273,7 +274,7 @@ impl<D: AsRef<[u8]>> Connection<D> {
     pub fn submit(&mut self, command: Command<D>) {
         let bytes = match &command.transfer {
             Transfer::None => 0,
-            Transfer::Read(buffer) => buffer.len(),
+            Transfer::Read(buffer) => buffer.as_ref().len(),
             Transfer::Write(data) => data.as_ref().len(),
         };
         assert!(u32::try_from(bytes).is_ok(), "a command moves less than 4 GiB");

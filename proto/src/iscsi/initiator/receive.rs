@@ -22,7 +22,7 @@ const fn violation(what: &'static str, why: &'static str, section: &'static str)
     Fatal::Violation(Violation::new(what, why, section))
 }
 
-impl<D: AsRef<[u8]>> Connection<D> {
+impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     /// Stream bytes came in, any number of them.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl<D: AsRef<[u8]>> Connection<D> {
         }
         task.data_sn = task.data_sn.wrapping_add(1);
         let end = u64::from(pdu.offset) + u64::from(bhs.data_bytes());
-        if end > buffer.len() as u64 {
+        if end > buffer.as_ref().len() as u64 {
             return Err(wrong("outside the expected length"));
         }
         let received = u64::from(task.received) + u64::from(bhs.data_bytes());
@@ -92,7 +92,7 @@ impl<D: AsRef<[u8]>> Connection<D> {
         let Transfer::Read(buffer) = &mut task.command.transfer else {
             unreachable!("`place` has looked");
         };
-        buffer[*at..*at + part.len()].copy_from_slice(part);
+        buffer.as_mut()[*at..*at + part.len()].copy_from_slice(part);
         *at += part.len();
     }
 
@@ -150,7 +150,7 @@ impl<D: AsRef<[u8]>> Connection<D> {
                     Residual::Underflow(bytes) => bytes as usize,
                     Residual::None | Residual::Overflow(_) => 0,
                 };
-                (task.received as usize) < buffer.len().saturating_sub(held_back)
+                (task.received as usize) < buffer.as_ref().len().saturating_sub(held_back)
             }
             _ => false,
         };

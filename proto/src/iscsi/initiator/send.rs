@@ -89,7 +89,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-impl<D: AsRef<[u8]>> Connection<D> {
+impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     /// The next PDU to send.
     pub fn poll_transmit(&mut self) -> Option<Outgoing<'_>> {
         let digests = (self.agreed.header_digest, self.agreed.data_digest);
@@ -148,7 +148,7 @@ impl<D: AsRef<[u8]>> Connection<D> {
         let bytes = |len: usize| u32::try_from(len).expect("checked when submitted");
         let (read, write, edtl) = match &command.transfer {
             Transfer::None => (false, false, 0),
-            Transfer::Read(buffer) => (true, false, bytes(buffer.len())),
+            Transfer::Read(buffer) => (true, false, bytes(buffer.as_ref().len())),
             Transfer::Write(data) => (false, true, bytes(data.as_ref().len())),
         };
         let agreed = &self.agreed;

@@ -1,0 +1,1 @@
+//! An engine and its paths together: what the shell and the simulator drive.

@@ -1,0 +1,1 @@
+//! Other programs' configuration, read as it stands.

@@ -1,0 +1,1 @@
+//! A way over AoE: one local interface, one server address, one shelf.slot.

@@ -1,0 +1,1 @@
+//! A way over iSCSI: one portal, one session, one unit.

@@ -1,0 +1,4 @@
+//! The local block device.
+
+pub mod nbd;
+pub mod ublk;

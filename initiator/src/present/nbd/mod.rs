@@ -1,0 +1,1 @@
+//! NBD: the kernel's client over netlink, and any client over a socket.

@@ -1,0 +1,1 @@
+//! ublk: a block device whose driver is this process.

@@ -1,0 +1,1 @@
+//! Threads and rings: drives devices, presenters and the network.
