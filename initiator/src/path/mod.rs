@@ -36,8 +36,13 @@ pub struct Try<B> {
     pub data: Option<Slice<B>>,
 }
 
-/// A path's count of its lives: goes up whenever what was sent before can no longer be answered
-/// (a session lost, AoE commands given up).
+/// A path's name for what may still take effect after its try has ended. Lives are in the order in
+/// which they end: whatever ends later has a higher one, so [`PathEvent::Quiet`] of one life ends
+/// every lower one too. A try that ends now never gets a life that has been said to be quiet.
+///
+/// An iSCSI path counts its sessions. An AoE path has no proof but time, so its lives are moments:
+/// a copy that can be out for one second has a lower life than one of the same moment that can be
+/// out for ten, and never waits for it. Numbers have gaps, and the first may be any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize)]
 pub struct Life(pub u64);
 
@@ -57,6 +62,10 @@ pub struct Tried<B> {
 pub enum Verdict {
     /// Done, whole.
     Done,
+    /// Done, whole; but more than one copy of it was sent, and one that was not answered may land
+    /// (once more) until the path says [`PathEvent::Quiet`] of this life. The request has ended
+    /// well; whatever changes its extent must wait.
+    DoneInDoubt(Life),
     /// The device says no; every other path would say the same. The answer is definite: nothing of
     /// it takes effect later.
     Device(IoError),
