@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use corbel_proto::aoe::initiator::discover::{self, Found};
-use corbel_proto::aoe::initiator::{CommandId, Config, Failure, Operation, Path};
+use corbel_proto::aoe::initiator::{CommandId, Config, Failure, Operation, Path, Timeouts};
 use corbel_proto::aoe::{FRAME_BYTES_MIN, Mac, sectors_fitting};
 use corbel_proto::time::{Duration, Instant};
 use pnet_datalink::{Channel, DataLinkReceiver, DataLinkSender};
@@ -158,6 +158,7 @@ impl Client {
             sectors_max: found.sectors.min(fitting).max(1),
             window_max: found.buffer_count.min(128),
             give_up_after,
+            timeouts: Timeouts::DEFAULT,
             first_tag,
         };
         Self {

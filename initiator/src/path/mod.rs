@@ -158,8 +158,8 @@ pub enum PathEvent<B> {
     Tried(Tried<B>),
     /// What was in doubt up to and with this life is over: it has taken effect, or never will.
     Quiet(Life),
-    /// A try that ended in doubt has been answered for after all, every copy of it: nothing of it is
-    /// on its way any more, and its extent may be let go before its life is quiet. A hint: who
+    /// A try that ended in doubt has been answered for after all, every copy of it: nothing of it
+    /// is on its way any more, and its extent may be let go before its life is quiet. A hint: who
     /// ignores it only waits longer.
     Settled(TryId),
     /// Something may be on its way from an earlier process (crash recovery): anything, anywhere, of

@@ -165,6 +165,30 @@ impl<'a> TrimRanges<'a> {
         }
         Ok(Self(data.chunks_exact(8)))
     }
+
+    /// Sectors that one block of ranges can name, when each entry but the last starts on 4 KiB.
+    pub const SECTORS_MAX: u64 = 64 * Self::ENTRY_SECTORS;
+
+    /// Sectors of one entry here: 65535, rounded down to 4 KiB.
+    const ENTRY_SECTORS: u64 = 0xfff8;
+
+    /// One block that names `sectors` (1 to [`Self::SECTORS_MAX`]) sectors from `lba` on.
+    ///
+    /// # Panics
+    /// If there are more.
+    pub fn emit(lba: u64, sectors: u64) -> [u8; 512] {
+        assert!(sectors <= Self::SECTORS_MAX, "more than one block can name");
+        let mut block = [0; 512];
+        let (mut lba, mut left) = (lba, sectors);
+        for entry in block.chunks_exact_mut(8) {
+            let len = left.min(Self::ENTRY_SECTORS);
+            if len > 0 {
+                entry.copy_from_slice(&(len << 48 | lba & 0xffff_ffff_ffff).to_le_bytes());
+            }
+            (lba, left) = (lba + len, left - len);
+        }
+        block
+    }
 }
 
 impl Iterator for TrimRanges<'_> {
@@ -239,5 +263,19 @@ mod tests {
         );
         assert!(TrimRanges::parse(&data[..511]).is_err());
         assert!(TrimRanges::parse(&[]).is_err());
+    }
+
+    #[test]
+    fn emitted_ranges_name_every_sector_once() {
+        for sectors in [1, 0xfff8, 0xfff9, TrimRanges::SECTORS_MAX] {
+            let block = TrimRanges::emit(77, sectors);
+            let ranges: Vec<_> = TrimRanges::parse(&block).unwrap().collect();
+            let mut next = 77;
+            for range in ranges {
+                assert_eq!(range.lba, next);
+                next += u64::from(range.sectors);
+            }
+            assert_eq!(next, 77 + sectors);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corbel_proto::aoe::initiator::{CommandId, Config, Operation, Path, discover};
+use corbel_proto::aoe::initiator::{CommandId, Config, Operation, Path, Timeouts, discover};
 use corbel_proto::aoe::{self, Mac};
 use corbel_proto::ata::{Command, Identify, Registers};
 use corbel_proto::memory::{HeapBuffer, Slice};
@@ -150,6 +150,7 @@ pub(super) fn aoe_path(input: &[u8]) {
         sectors_max: 2,
         window_max: u16::from(script.u8()).max(1),
         give_up_after: Duration::from_secs(5),
+        timeouts: Timeouts::DEFAULT,
         first_tag: script.u32(),
     };
     let mut path: Path<Vec<u8>> = Path::new(config);
@@ -205,6 +206,9 @@ pub(super) fn aoe_path(input: &[u8]) {
 fn wish(operation: u8) -> Operation<Vec<u8>> {
     let lba = u64::from(operation >> 5);
     match operation >> 3 & 3 {
+        0 if lba == 7 => Operation::Probe { lba, padding: vec![0; 1024] },
+        1 if lba == 7 => Operation::Trim { ranges: vec![operation; 512] },
+        2 if lba == 7 => Operation::FlushShort,
         0 => Operation::Read { lba, sectors: 2 },
         1 => Operation::Write { lba, data: vec![operation; 1024] },
         2 => Operation::Flush,

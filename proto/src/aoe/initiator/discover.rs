@@ -24,10 +24,18 @@ pub struct Found {
     pub config: Vec<u8>,
 }
 
+/// A query.
+pub type Query = [u8; HEADER_BYTES + ARGUMENT_BYTES];
+
 /// The frame that asks one shelf.slot, or everyone (see [`everyone`]), to say what it is.
-pub fn query(local: Mac, shelf: u16, slot: u8, tag: u32) -> [u8; HEADER_BYTES + ARGUMENT_BYTES] {
+pub fn query(local: Mac, shelf: u16, slot: u8, tag: u32) -> Query {
+    query_to(Mac::BROADCAST, local, shelf, slot, tag)
+}
+
+/// The same, for one server alone.
+pub fn query_to(destination: Mac, local: Mac, shelf: u16, slot: u8, tag: u32) -> Query {
     let header = HeaderRepr {
-        destination: Mac::BROADCAST,
+        destination,
         source: local,
         version: VERSION,
         response: false,
@@ -51,7 +59,7 @@ pub fn query(local: Mac, shelf: u16, slot: u8, tag: u32) -> [u8; HEADER_BYTES + 
 }
 
 /// The frame that asks everyone.
-pub fn everyone(local: Mac, tag: u32) -> [u8; HEADER_BYTES + ARGUMENT_BYTES] {
+pub fn everyone(local: Mac, tag: u32) -> Query {
     query(local, SHELF_BROADCAST, SLOT_BROADCAST, tag)
 }
 

@@ -1,19 +1,41 @@
 //! Round-trip time and congestion window of one path.
 //!
 //! The estimate is RFC 6298's (smoothed time, mean deviation), fed by every reply since each copy
-//! has its own tag. The window is AIMD with slow start. The bounds are those of a storage LAN.
+//! has its own tag. A copy is waited for twice as long as RFC 6298 would (the Linux AoE client does
+//! the same): a disk's times vary more than a network's, and a copy sent too early is a write that
+//! may land late. The window is AIMD with slow start.
 
 use crate::time::{Duration, Instant};
 
-/// Retransmission timer before the first reply.
-const TIMEOUT_FIRST: Duration = Duration::from_millis(250);
-/// Never less: a disk that spins up, or a busy server, is not a lost frame.
-const TIMEOUT_MIN: Duration = Duration::from_millis(20);
-/// Never more.
-const TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// How long a copy is waited for before the next one is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Before the first reply.
+    pub first: Duration,
+    /// Never less: a disk that spins up, or a busy server, is not a lost frame.
+    pub min: Duration,
+    /// Never more.
+    pub max: Duration,
+}
+
+impl Timeouts {
+    /// For a storage LAN: 250 ms at first, then 20 ms to 5 s.
+    pub const DEFAULT: Self = Self {
+        first: Duration::from_millis(250),
+        min: Duration::from_millis(20),
+        max: Duration::from_secs(5),
+    };
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Estimate {
+    timeouts: Timeouts,
     smoothed: Option<Duration>,
     deviation: Duration,
     window_max: f64,
@@ -24,9 +46,10 @@ pub(super) struct Estimate {
 }
 
 impl Estimate {
-    pub(super) fn new(window_max: u16) -> Self {
+    pub(super) fn new(window_max: u16, timeouts: Timeouts) -> Self {
         let window_max = f64::from(window_max.max(1));
         Self {
+            timeouts,
             smoothed: None,
             deviation: Duration::ZERO,
             window_max,
@@ -48,9 +71,10 @@ impl Estimate {
 
     /// How long to wait for the reply to a command's `copy`-th copy (from 1).
     pub(super) fn timeout(&self, copy: u32) -> Duration {
-        let first = self.smoothed.map_or(TIMEOUT_FIRST, |time| time + self.deviation * 4);
+        let Timeouts { first, min, max } = self.timeouts;
+        let wait = self.smoothed.map_or(first, |time| time * 2 + self.deviation * 8);
         let doublings = copy.saturating_sub(1).min(8);
-        (first.max(TIMEOUT_MIN) * (1 << doublings)).min(TIMEOUT_MAX)
+        wait.max(min).saturating_mul(1 << doublings).min(max)
     }
 
     /// A reply came after `time`.
@@ -76,7 +100,7 @@ impl Estimate {
         }
         self.window = (self.window / 2.0).max(1.0);
         self.threshold = self.window;
-        self.cut = now + self.smoothed.unwrap_or(TIMEOUT_FIRST);
+        self.cut = now + self.smoothed.unwrap_or(self.timeouts.first);
     }
 }
 
@@ -86,21 +110,25 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn estimate(window_max: u16) -> Estimate {
+        Estimate::new(window_max, Timeouts::DEFAULT)
+    }
+
     #[test]
     fn timeout_follows_the_replies_and_doubles_with_each_copy() {
-        let mut estimate = Estimate::new(16);
-        assert_eq!(estimate.timeout(1), TIMEOUT_FIRST);
+        let mut estimate = estimate(16);
+        assert_eq!(estimate.timeout(1), 250 * MS);
         for _ in 0..100 {
             estimate.sample(30 * MS);
         }
-        assert!(estimate.timeout(1) < 32 * MS && estimate.timeout(1) >= 30 * MS);
+        assert!(estimate.timeout(1) < 62 * MS && estimate.timeout(1) >= 60 * MS);
         assert_eq!(estimate.timeout(3), estimate.timeout(1) * 4);
-        assert_eq!(estimate.timeout(u32::MAX), TIMEOUT_MAX);
+        assert_eq!(estimate.timeout(u32::MAX), 5000 * MS);
     }
 
     #[test]
     fn window_opens_with_replies_and_halves_once_per_round_trip() {
-        let mut estimate = Estimate::new(16);
+        let mut estimate = estimate(16);
         assert_eq!(estimate.window(), 8);
         for _ in 0..20 {
             estimate.sample(MS);
@@ -118,6 +146,6 @@ mod tests {
 
     #[test]
     fn a_server_that_says_it_has_no_buffers_still_gets_one_frame() {
-        assert_eq!(Estimate::new(0).window(), 1);
+        assert_eq!(estimate(0).window(), 1);
     }
 }

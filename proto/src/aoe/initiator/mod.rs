@@ -6,6 +6,9 @@
 //!
 //! ```text
 //! mod.rs        commands in, frames out, replies in, completions out
+//! pending.rs    commands under way, and the order of their timers
+//! tags.rs       which copy of which command a tag belongs to
+//! wire.rs       what a command looks like in a frame, and what a reply says about it
 //! estimate.rs   round-trip time and congestion window
 //! discover.rs   Query Config: who is there
 //! ```
@@ -20,16 +23,23 @@
 
 pub mod discover;
 mod estimate;
+mod pending;
+mod tags;
+mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::ata::{Packet as AtaPacket, Repr as AtaRepr};
+use smallvec::SmallVec;
+
+pub use estimate::Timeouts;
+
 use super::header::{Code, Error, Packet as HeaderPacket, Repr as HeaderRepr};
 use super::{ATA_DATA_OFFSET, HEADER_BYTES, Mac, SECTOR_BYTES, VERSION};
-use crate::ata::command::opcode;
-use crate::ata::{Fault, Registers};
+use crate::ata::Fault;
 use crate::time::{Duration, Instant};
 use estimate::Estimate;
+use pending::{Copies, Copy, Key, Pending, Table};
+use tags::Tags;
 
 /// Tags of user space have this bit; the Linux kernel's client ignores replies that have it, so
 /// both can use one interface.
@@ -55,6 +65,8 @@ pub struct Config {
     pub window_max: u16,
     /// A command is repeated until it is this old, then it fails with [`Failure::TimedOut`].
     pub give_up_after: Duration,
+    /// How long a copy is waited for.
+    pub timeouts: Timeouts,
     /// First tag, from a random source, so that replies to an earlier life are not taken for ours.
     pub first_tag: u32,
 }
@@ -76,8 +88,24 @@ pub enum Operation<D> {
         /// Whole sectors, 1 to [`Config::sectors_max`].
         data: D,
     },
+    /// DATA SET MANAGEMENT with TRIM.
+    Trim {
+        /// Whole blocks of [`TrimRanges`](crate::ata::command::TrimRanges), at most
+        /// [`Config::sectors_max`].
+        ranges: D,
+    },
+    /// READ SECTORS EXT that carries as many bytes as it asks for, which a server ignores. An
+    /// answer shows that frames of this size come through both ways. (The Linux client does it.)
+    Probe {
+        /// First sector of 512 bytes.
+        lba: u64,
+        /// As long as what is read: whole sectors, 1 to [`Config::sectors_max`].
+        padding: D,
+    },
     /// FLUSH CACHE EXT.
     Flush,
+    /// FLUSH CACHE, for servers that do not know the other (vblade).
+    FlushShort,
     /// IDENTIFY DEVICE; completes with 512 bytes.
     Identify,
 }
@@ -109,6 +137,9 @@ pub struct Completion<'f, D> {
     /// Copies sent that no reply was seen for. They may still be on the wire, and a write among
     /// them may still land, until the last is older than a frame's maximum life.
     pub copies_lost: u32,
+    /// Their tags, so that late replies can be told ([`Path::handle_frame`] has forgotten them).
+    /// Fewer than `copies_lost` if the oldest were forgotten already.
+    pub lost_tags: SmallVec<[u32; 4]>,
     /// When the last copy was sent.
     pub last_sent: Instant,
     /// When the command was submitted.
@@ -137,20 +168,19 @@ pub struct Counters {
     pub malformed: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Copy {
-    tag: u32,
-    sent: Instant,
-}
-
+/// A command that was taken back.
 #[derive(Debug)]
-struct Pending<D> {
-    operation: Operation<D>,
-    submitted: Instant,
-    copies: Vec<Copy>,
-    sent_count: u32,
-    /// When the last copy is given up; `None` while one waits to be sent.
-    due: Option<Instant>,
+pub struct Withdrawn<D> {
+    /// Which.
+    pub id: CommandId,
+    /// The command itself.
+    pub operation: Operation<D>,
+    /// Copies sent; 0 if it never went out.
+    pub copies_lost: u32,
+    /// As in [`Completion::lost_tags`].
+    pub lost_tags: SmallVec<[u32; 4]>,
+    /// When the last copy was sent; when it was submitted, if none was.
+    pub last_sent: Instant,
 }
 
 /// One path. See the module's text for how to drive it.
@@ -158,14 +188,20 @@ struct Pending<D> {
 pub struct Path<D> {
     config: Config,
     estimate: Estimate,
-    next_tag: u32,
-    pending: BTreeMap<CommandId, Pending<D>>,
-    by_tag: BTreeMap<u32, CommandId>,
-    /// Commands that wait for their next copy to be sent, oldest first.
-    to_send: VecDeque<CommandId>,
+    tags: Tags,
+    pending: Table<D>,
+    /// Commands that wait for their next copy to be sent, oldest first. Names some that have ended.
+    to_send: VecDeque<Key>,
+    /// Live commands in `to_send`.
+    waiting: usize,
     /// Commands with a copy on the wire.
     on_wire: usize,
-    failed: VecDeque<CommandId>,
+    /// Given up, and not yet told. Names some that were answered since.
+    failed: VecDeque<Key>,
+    /// Commands whose copy was lost in this round. Empty between calls; kept for its memory.
+    lost: Vec<Key>,
+    /// See [`Self::unanswered`].
+    unanswered: u32,
     counters: Counters,
 }
 
@@ -174,13 +210,15 @@ impl<D: AsRef<[u8]>> Path<D> {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            estimate: Estimate::new(config.window_max),
-            next_tag: config.first_tag,
-            pending: BTreeMap::new(),
-            by_tag: BTreeMap::new(),
+            estimate: Estimate::new(config.window_max, config.timeouts),
+            tags: Tags::new(config.first_tag),
+            pending: Table::new(),
             to_send: VecDeque::new(),
+            waiting: 0,
             on_wire: 0,
             failed: VecDeque::new(),
+            lost: Vec::new(),
+            unanswered: 0,
             counters: Counters::default(),
         }
     }
@@ -200,45 +238,87 @@ impl<D: AsRef<[u8]>> Path<D> {
         self.estimate.round_trip()
     }
 
+    /// The tag that was used last. A path that takes over from this one starts with it, so that no
+    /// tag is used twice.
+    pub const fn last_tag(&self) -> u32 {
+        self.tags.last()
+    }
+
     /// Commands submitted and not ended.
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// No command is submitted.
-    pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.pending.len() == 0
     }
 
     /// How many more commands can go to the wire at once. More may be submitted; they wait.
-    pub fn room(&self) -> usize {
-        self.estimate.window().saturating_sub(self.on_wire + self.to_send.len())
+    pub const fn room(&self) -> usize {
+        self.estimate.window().saturating_sub(self.on_wire + self.waiting)
     }
 
-    /// Takes a command.
+    /// Of the commands that lost a copy since the last reply, how many copies the worst has lost. A
+    /// path with several is dead, or its server very slow.
+    pub const fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Most sectors in one command from now on. Commands under way stay as they are.
+    pub const fn set_sectors_max(&mut self, sectors_max: u8) {
+        self.config.sectors_max = sectors_max;
+    }
+
+    /// Takes a command. Its `id` is in no use.
     ///
     /// # Panics
-    /// If `id` is in use, or the command does not keep to [`Operation`]'s limits.
+    /// If the command does not keep to [`Operation`]'s limits.
     pub fn submit(&mut self, now: Instant, id: CommandId, operation: Operation<D>) {
+        debug_assert!(self.pending.find(|other| other == id).is_none(), "{id:?} is in use");
         let sectors = match &operation {
             Operation::Read { sectors, .. } => usize::from(*sectors),
-            Operation::Write { data, .. } => {
+            Operation::Write { data, .. }
+            | Operation::Trim { ranges: data }
+            | Operation::Probe { padding: data, .. } => {
                 assert!(data.as_ref().len().is_multiple_of(SECTOR_BYTES), "whole sectors");
                 data.as_ref().len() / SECTOR_BYTES
             }
-            Operation::Flush | Operation::Identify => 1,
+            Operation::Flush | Operation::FlushShort | Operation::Identify => 1,
         };
         assert!((1..=usize::from(self.config.sectors_max)).contains(&sectors), "a frame's worth");
-        let pending =
-            Pending { operation, submitted: now, copies: Vec::new(), sent_count: 0, due: None };
-        assert!(self.pending.insert(id, pending).is_none(), "a command has its own number");
-        self.to_send.push_back(id);
+        let key = self.pending.insert(Pending {
+            id,
+            operation,
+            submitted: now,
+            expires: now + self.config.give_up_after,
+            copies: Copies::new(),
+            sent_count: 0,
+            due: None,
+            failed: false,
+        });
+        self.to_send.push_back(key);
+        self.waiting += 1;
     }
 
     /// Takes a command back, whatever became of it: the operation, and its copies on the wire.
+    /// Looks at every command; for when things go wrong.
     pub fn withdraw(&mut self, id: CommandId) -> Option<(Operation<D>, u32)> {
-        self.failed.retain(|&failed| failed != id);
-        self.remove(id).map(|pending| (pending.operation, pending.sent_count))
+        let withdrawn = self.withdraw_any(|other| other == id)?;
+        Some((withdrawn.operation, withdrawn.copies_lost))
+    }
+
+    /// Takes back the first command that `wanted` says yes to, in no order. Looks at every command.
+    pub fn withdraw_any(&mut self, wanted: impl FnMut(CommandId) -> bool) -> Option<Withdrawn<D>> {
+        let key = self.pending.find(wanted)?;
+        let pending = self.remove(key).expect("found just now");
+        Some(Withdrawn {
+            id: pending.id,
+            copies_lost: pending.sent_count,
+            lost_tags: pending.copies.iter().map(|copy| copy.tag).collect(),
+            last_sent: pending.copies.last().map_or(pending.submitted, |copy| copy.sent),
+            operation: pending.operation,
+        })
     }
 
     /// The next frame to send.
@@ -246,64 +326,80 @@ impl<D: AsRef<[u8]>> Path<D> {
         if self.on_wire >= self.estimate.window() {
             return None;
         }
-        let id = self.to_send.pop_front()?;
-        let tag = self.take_tag();
-        let pending = self.pending.get_mut(&id).expect("what waits to be sent is pending");
+        let key = loop {
+            let key = self.to_send.pop_front()?;
+            if self.pending.get(key).is_some_and(|pending| !pending.failed) {
+                break key;
+            }
+        };
+        self.waiting -= 1;
+        let tag = self.tags.take(key);
+        let pending = self.pending.get_mut(key).expect("looked at above");
         if pending.copies.len() == COPIES_MAX {
-            self.by_tag.remove(&pending.copies.remove(0).tag);
+            self.tags.release(pending.copies.remove(0).tag);
         }
         pending.copies.push(Copy { tag, sent: now });
         pending.sent_count += 1;
-        pending.due = Some(now + self.estimate.timeout(pending.sent_count));
-        self.by_tag.insert(tag, id);
-        self.on_wire += 1;
         self.counters.sent += 1;
         self.counters.repeated += u64::from(pending.sent_count > 1);
-        let data = match &pending.operation {
-            Operation::Write { data, .. } => Some(data),
+        let due = now + self.estimate.timeout(pending.sent_count);
+        self.pending.wait_for(key, due);
+        self.on_wire += 1;
+        let operation = &self.pending.get(key).expect("looked at above").operation;
+        let data = match operation {
+            Operation::Write { data, .. }
+            | Operation::Trim { ranges: data }
+            | Operation::Probe { padding: data, .. } => Some(data),
             _ => None,
         };
-        Some(Frame { head: head(&self.config, tag, &pending.operation), data })
+        Some(Frame { head: wire::head(&self.config, tag, operation), data })
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let give_up = self.config.give_up_after;
-        self.pending
-            .values()
-            .map(|p| {
-                let end = p.submitted + give_up;
-                p.due.map_or(end, |due| due.min(end))
-            })
-            .min()
+        self.pending.next()
     }
 
     /// Time has passed: copies not answered are repeated, commands too old fail.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let mut lost = false;
-        for (&id, pending) in &mut self.pending {
-            if self.failed.contains(&id) {
-                continue;
-            }
-            if pending.submitted + self.config.give_up_after <= now {
-                self.failed.push_back(id);
-            } else if pending.due.is_some_and(|due| due <= now) {
-                pending.due = None;
+        while let Some((key, waited)) = self.pending.take_expired(now) {
+            if waited {
                 self.on_wire -= 1;
-                self.to_send.push_front(id);
-                lost = true;
+            } else {
+                self.waiting -= 1;
             }
+            self.failed.push_back(key);
         }
-        if lost {
-            self.estimate.lost(now);
+        while let Some(key) = self.pending.take_due(now) {
+            self.on_wire -= 1;
+            self.lost.push(key);
         }
+        if self.lost.is_empty() {
+            return;
+        }
+        // What is to be repeated goes first, the oldest before the others.
+        for key in self.lost.drain(..).rev() {
+            let lost = self.pending.get(key).map_or(0, |pending| pending.sent_count);
+            self.unanswered = self.unanswered.max(lost);
+            self.to_send.push_front(key);
+            self.waiting += 1;
+        }
+        self.estimate.lost(now);
+    }
+
+    /// The host stood still: whatever is waited for gets this much more time.
+    pub fn postpone(&mut self, by: Duration) {
+        self.pending.postpone(by);
     }
 
     /// A command that was given up.
     pub fn poll_failed(&mut self) -> Option<Completion<'static, D>> {
-        let id = self.failed.pop_front()?;
-        let pending = self.remove(id).expect("what failed is still pending");
-        Some(completion(id, pending, Err(Failure::TimedOut), 0))
+        loop {
+            let key = self.failed.pop_front()?;
+            if let Some(pending) = self.remove(key) {
+                return Some(completion(pending, Err(Failure::TimedOut), None));
+            }
+        }
     }
 
     /// A frame came in. The completion of the command it answers, if it does.
@@ -313,127 +409,68 @@ impl<D: AsRef<[u8]>> Path<D> {
         let ours = header.response
             && header.version == VERSION
             && header.source == self.config.remote
+            && header.destination == self.config.local
             && (header.shelf, header.slot) == (self.config.shelf, self.config.slot)
             && header.code == Code::Ata;
         if !ours {
             return None;
         }
-        let Some(&id) = self.by_tag.get(&header.tag) else {
+        let Some(key) = self.tags.get(header.tag) else {
             self.counters.late += u64::from(header.tag & TAG_USER != 0);
             return None;
         };
-        let pending = &self.pending[&id];
-        let Some(result) = judge(&pending.operation, header.error, &frame[HEADER_BYTES..]) else {
+        let pending = self.pending.get(key).expect("a tag's command is under way");
+        let judged = wire::judge(&pending.operation, header.error, &frame[HEADER_BYTES..]);
+        let Some(result) = judged else {
             self.counters.malformed += 1;
             return None;
         };
         let copy = pending.copies.iter().find(|copy| copy.tag == header.tag);
         let sent = copy.expect("a tag belongs to a copy").sent;
         self.estimate.sample(now.since(sent));
-        let pending = self.remove(id).expect("found above");
-        self.failed.retain(|&failed| failed != id);
-        Some(completion(id, pending, result, 1))
+        self.unanswered = 0;
+        let pending = self.remove(key).expect("found above");
+        Some(completion(pending, result, Some(header.tag)))
     }
 
-    fn remove(&mut self, id: CommandId) -> Option<Pending<D>> {
-        let pending = self.pending.remove(&id)?;
+    fn remove(&mut self, key: Key) -> Option<Pending<D>> {
+        let pending = self.pending.remove(key)?;
         for copy in &pending.copies {
-            self.by_tag.remove(&copy.tag);
+            self.tags.release(copy.tag);
         }
         if pending.due.is_some() {
             self.on_wire -= 1;
-        } else {
-            self.to_send.retain(|&waiting| waiting != id);
+        } else if !pending.failed {
+            self.waiting -= 1;
         }
+        self.forget_stale();
         Some(pending)
     }
 
-    fn take_tag(&mut self) -> u32 {
-        loop {
-            self.next_tag = self.next_tag.wrapping_add(1);
-            let tag = self.next_tag | TAG_USER;
-            if !self.by_tag.contains_key(&tag) {
-                return tag;
-            }
+    /// Ended commands in `to_send` are few.
+    fn forget_stale(&mut self) {
+        if self.to_send.len() > 2 * self.waiting + 64 {
+            let pending = &self.pending;
+            self.to_send.retain(|&key| pending.get(key).is_some_and(|p| !p.failed));
         }
     }
 }
 
 fn completion<D>(
-    id: CommandId,
     pending: Pending<D>,
     result: Result<&[u8], Failure>,
-    answered: u32,
+    answered: Option<u32>,
 ) -> Completion<'_, D> {
+    let lost = pending.copies.iter().map(|copy| copy.tag).filter(|tag| Some(*tag) != answered);
     Completion {
-        id,
+        id: pending.id,
         result,
-        copies_lost: pending.sent_count - answered,
+        copies_lost: pending.sent_count - u32::from(answered.is_some()),
+        lost_tags: lost.collect(),
         last_sent: pending.copies.last().map_or(pending.submitted, |copy| copy.sent),
         submitted: pending.submitted,
         operation: pending.operation,
     }
-}
-
-/// What a reply says about the operation it answers; `None` if it cannot be the answer.
-fn judge<'f, D>(
-    operation: &Operation<D>,
-    error: Option<Error>,
-    argument: &'f [u8],
-) -> Option<Result<&'f [u8], Failure>> {
-    if let Some(error) = error {
-        return Some(Err(Failure::Refused(error)));
-    }
-    let ata = AtaPacket::new_checked(argument).ok()?;
-    if let Some(fault) = Fault::from_registers(&ata.registers()) {
-        return Some(Err(Failure::Device(fault)));
-    }
-    let wanted = match operation {
-        Operation::Read { sectors, .. } => usize::from(*sectors) * SECTOR_BYTES,
-        Operation::Identify => SECTOR_BYTES,
-        Operation::Write { .. } | Operation::Flush => 0,
-    };
-    let data = &argument[super::ata::ARGUMENT_BYTES..];
-    data.get(..wanted).map(Ok)
-}
-
-fn head<D: AsRef<[u8]>>(
-    config: &Config,
-    tag: u32,
-    operation: &Operation<D>,
-) -> [u8; ATA_DATA_OFFSET] {
-    let (command, lba, count, write) = match operation {
-        Operation::Read { lba, sectors } => (opcode::READ_SECTORS_EXT, *lba, *sectors, false),
-        Operation::Write { lba, data } => {
-            let sectors = u8::try_from(data.as_ref().len() / SECTOR_BYTES);
-            (opcode::WRITE_SECTORS_EXT, *lba, sectors.expect("checked when submitted"), true)
-        }
-        Operation::Flush => (opcode::FLUSH_CACHE_EXT, 0, 0, false),
-        Operation::Identify => (opcode::IDENTIFY_DEVICE, 0, 1, false),
-    };
-    let registers = Registers { count, command_status: command, ..Registers::default() };
-    let ata = AtaRepr {
-        extended: !matches!(operation, Operation::Identify),
-        device: false,
-        asynchronous: false,
-        write,
-        registers: registers.with_lba(lba),
-    };
-    let header = HeaderRepr {
-        destination: config.remote,
-        source: config.local,
-        version: VERSION,
-        response: false,
-        error: None,
-        shelf: config.shelf,
-        slot: config.slot,
-        code: Code::Ata,
-        tag,
-    };
-    let mut bytes = [0; ATA_DATA_OFFSET];
-    header.emit(&mut HeaderPacket::new_unwritten(&mut bytes[..]));
-    ata.emit(&mut bytes[HEADER_BYTES..]);
-    bytes
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ fn path(window_max: u16) -> Path<Vec<u8>> {
         sectors_max: 2,
         window_max,
         give_up_after: Duration::from_secs(10),
+        timeouts: Timeouts::DEFAULT,
         first_tag: 0xffff_fff0,
     })
 }
@@ -184,4 +185,83 @@ fn a_command_given_up_while_it_waits_for_the_window_never_went_out() {
         std::iter::from_fn(|| path.poll_failed()).map(|f| (f.id.0, f.copies_lost)).collect();
     assert_eq!(lost, [(1, 1), (2, 0)]);
     assert!(take(&mut path, at(10_001)).is_none());
+}
+
+#[test]
+fn trim_probe_and_short_flush_look_as_the_standard_says() {
+    let mut path = path(16);
+    let ranges = crate::ata::command::TrimRanges::emit(7, 9).to_vec();
+    path.submit(at(0), ID, Operation::Trim { ranges: ranges.clone() });
+    let trim = take(&mut path, at(0)).unwrap();
+    assert_eq!((&trim[24..28], &trim[36..]), (&[0x41, 1, 1, 0x06][..], &ranges[..]));
+    path.submit(at(0), CommandId(2), Operation::Probe { lba: 0, padding: vec![0; 1024] });
+    let probe = take(&mut path, at(0)).unwrap();
+    assert_eq!((&probe[24..28], probe.len()), (&[0x40, 0, 2, 0x24][..], 36 + 1024));
+    assert!(path.handle_frame(at(1), &answer(&probe, None, 0x40, &[0; 1024])).is_some());
+    path.submit(at(0), CommandId(3), Operation::FlushShort);
+    assert_eq!(take(&mut path, at(0)).unwrap()[24..28], [0, 0, 0, 0xe7]);
+}
+
+#[test]
+fn replies_to_other_hosts_are_not_ours() {
+    let mut path = path(16);
+    path.submit(at(0), ID, READ);
+    let mut reply = answer(&take(&mut path, at(0)).unwrap(), None, 0x40, &[0; 1024]);
+    reply[5] = 9;
+    assert!(path.handle_frame(at(1), &reply).is_none());
+}
+
+#[test]
+fn what_was_lost_is_repeated_oldest_first_and_counted_until_a_reply() {
+    let mut path = path(16);
+    for id in 0..4 {
+        path.submit(at(0), CommandId(id), Operation::Read { lba: id, sectors: 1 });
+        take(&mut path, at(0)).unwrap();
+    }
+    path.handle_timeout(at(250));
+    assert_eq!(path.unanswered(), 1);
+    let again: Vec<_> = std::iter::from_fn(|| take(&mut path, at(250))).collect();
+    assert_eq!(again.iter().map(|frame| frame[28]).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    path.handle_timeout(at(750));
+    assert_eq!(path.unanswered(), 2);
+    let reply = answer(&again[0], None, 0x40, &[0; 512]);
+    let done = path.handle_frame(at(751), &reply).unwrap();
+    let tag = |frame: &[u8]| u32::from_be_bytes(frame[20..24].try_into().unwrap());
+    assert_eq!((done.copies_lost, done.lost_tags.len()), (1, 1));
+    assert_ne!(done.lost_tags[0], tag(&again[0]));
+    assert_eq!(path.unanswered(), 0);
+}
+
+#[test]
+fn a_host_that_stood_still_waits_longer() {
+    let mut path = path(16);
+    path.submit(at(0), ID, READ);
+    take(&mut path, at(0)).unwrap();
+    path.postpone(Duration::from_secs(20));
+    assert_eq!(path.poll_timeout(), Some(at(20_250)));
+    path.handle_timeout(at(20_249));
+    assert!(take(&mut path, at(20_249)).is_none() && path.poll_failed().is_none());
+}
+
+#[test]
+fn ten_thousand_commands_leave_nothing_behind() {
+    let mut path = path(64);
+    let mut on_wire = Vec::new();
+    for id in 0..10_000 {
+        path.submit(at(id), CommandId(id), READ);
+        on_wire.extend(take(&mut path, at(id)).map(|frame| (id, frame)));
+        if id % 7 == 0 {
+            path.withdraw(CommandId(id));
+        }
+        if on_wire.len() > 20 {
+            let (_, frame) = on_wire.remove(3);
+            path.handle_frame(at(id), &answer(&frame, None, 0x40, &[0; 1024]));
+        }
+        path.handle_timeout(at(id));
+        while path.poll_failed().is_some() {}
+    }
+    path.handle_timeout(at(100_000));
+    while path.poll_failed().is_some() {}
+    assert!(path.is_empty() && path.poll_timeout().is_none());
+    assert!(path.to_send.len() < 100 && path.on_wire == 0 && path.waiting == 0);
 }
