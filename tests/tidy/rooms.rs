@@ -22,6 +22,7 @@ const PURE: &[&str] = &[
     "initiator/src/paths/",
     "initiator/src/aoe/",
     "initiator/src/iscsi/",
+    "initiator/src/present/nbd/machine/",
 ];
 
 const ROOMS: &[Room] = &[
