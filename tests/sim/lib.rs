@@ -8,6 +8,7 @@
 //! world.rs   virtual time, mailboxes between shards, the host that shards see
 //! house.rs   the whole target behind a network, with clients of both protocols
 //! farm.rs    engines of several shards on one simulated disk
+//! fleet/     targets and initiators, their networks, and everything that can go wrong
 //! disk.rs    a disk with a volatile cache, delays, errors and a power switch
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod disk;
 #[path = "../drive/mod.rs"]
 pub mod drive;
 pub mod farm;
+pub mod fleet;
 pub mod fuzzing;
 pub mod house;
 pub mod rng;
