@@ -15,12 +15,14 @@
 //! shell/        threads and rings: drives devices, presenters and the network
 //! admin/        the daemon's control plane
 //! discover.rs   what is there: targets, shelves, and the identity of each device
+//! cli/          the command line
 //! blocking/     one path on one thread and plain sockets: for tools and tests, not for data paths
 //! ```
 #![deny(unsafe_code)]
 
 pub mod admin;
 pub mod blocking;
+pub mod cli;
 pub mod config;
 pub mod device;
 pub mod discover;

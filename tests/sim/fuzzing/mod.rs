@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("ata_command", wire::ata_command),
     ("ata_identify", wire::ata_identify),
     ("engine", engine::engine),
+    ("initiator_config", files::initiator_config),
     ("iscsi_connection", connection::iscsi_connection),
     ("iscsi_login", login::iscsi_login),
     ("iscsi_login_pdu", iscsi_wire::iscsi_login_pdu),
