@@ -13,7 +13,7 @@ use corbel_proto::scsi::vpd;
 use corbel_proto::time::Duration;
 
 use crate::blocking::Error;
-use crate::blocking::aoe::{Client, Port};
+use crate::blocking::aoe::{Client, Port, random_tag};
 use crate::blocking::iscsi::Session;
 use crate::identity::Identity;
 
@@ -119,8 +119,7 @@ fn inquiry_cdb(page: Option<u8>) -> [u8; 16] {
 /// # Errors
 /// If it does not answer IDENTIFY DEVICE within `wait`, or with nonsense.
 pub fn identify_slot(port: Port, found: &Found, wait: Duration) -> Result<Identity, Error> {
-    let tag = u32::from_be_bytes([found.slot, 0x1d, port.mac.0[4], port.mac.0[5]]);
-    let mut client = Client::new(port, found, wait, tag);
+    let mut client = Client::new(port, found, wait, random_tag());
     let block = client.run(Operation::Identify)?;
     let identify =
         Identify::parse(&block).map_err(|malformed| Error::Command(malformed.to_string()))?;

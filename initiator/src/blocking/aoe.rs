@@ -1,21 +1,31 @@
 //! AoE on one interface.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
 
 use corbel_proto::aoe::initiator::discover::{self, Found};
 use corbel_proto::aoe::initiator::{CommandId, Config, Failure, Operation, Path, Timeouts};
-use corbel_proto::aoe::{FRAME_BYTES_MIN, Mac, sectors_fitting};
+use corbel_proto::aoe::{ETHERTYPE, FRAME_BYTES_MIN, Mac, sectors_fitting};
 use corbel_proto::time::{Duration, Instant};
-use pnet_datalink::{Channel, DataLinkReceiver, DataLinkSender};
+use pnet_datalink::{Channel, ChannelType, DataLinkReceiver, DataLinkSender};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 
 use super::{Error, now};
 
 /// How long one receive waits before the timers are looked at.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Room for frames that came in while nobody looked, bytes.
-const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+/// Longest frame, bytes.
+const FRAME_BYTES_MAX: usize = 1 << 16;
+
+/// Room for frames that came in while nobody looked, bytes as the kernel counts them: several
+/// windows of short frames. What the kernel grants unasked holds some forty.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Most servers that one discovery tells of, so that nobody fills our memory with inventions.
+const FOUND_MAX: usize = 1 << 16;
 
 /// A raw Ethernet socket on one interface. Needs CAP_NET_RAW.
 pub struct Port {
@@ -55,19 +65,26 @@ impl Port {
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1500);
-        let config = pnet_datalink::Config {
-            read_timeout: Some(TICK),
-            read_buffer_size: SOCKET_BUFFER_BYTES,
-            write_buffer_size: SOCKET_BUFFER_BYTES,
-            ..Default::default()
-        };
-        let channel = pnet_datalink::channel(interface, config).map_err(|error| {
+        let refused = |error: io::Error| {
             if error.kind() == io::ErrorKind::PermissionDenied {
                 wrong("raw sockets need root or CAP_NET_RAW")
             } else {
                 Error::Io(error)
             }
-        })?;
+        };
+        let config = pnet_datalink::Config {
+            read_timeout: Some(TICK),
+            read_buffer_size: FRAME_BYTES_MAX,
+            write_buffer_size: FRAME_BYTES_MAX,
+            // Frames of this type only: all others, and those that this host sends (which are
+            // shown to sockets for all types), would take their room.
+            channel_type: ChannelType::Layer3(ETHERTYPE),
+            promiscuous: false,
+            // It closes the socket, also if it fails.
+            socket_fd: Some(raw_socket().map_err(refused)?.into_raw_fd()),
+            ..Default::default()
+        };
+        let channel = pnet_datalink::channel(interface, config).map_err(refused)?;
         let Channel::Ethernet(sender, receiver) = channel else {
             return Err(wrong("it does not carry Ethernet frames"));
         };
@@ -92,7 +109,7 @@ impl Port {
         }
     }
 
-    /// The next frame of any kind; `None` if none came for some milliseconds.
+    /// The next AoE frame; `None` if none came for some milliseconds.
     ///
     /// # Errors
     /// If the socket fails.
@@ -104,25 +121,42 @@ impl Port {
         }
     }
 
-    /// Asks everyone on the link, and gathers the answers that come within `wait`.
+    /// Asks everyone on the link, and gathers the answers that come within `wait`, sorted by
+    /// shelf, slot and address.
     ///
     /// # Errors
     /// If the socket fails.
     pub fn discover(&mut self, wait: Duration) -> Result<Vec<Found>, Error> {
         let end = now() + wait;
-        let mut found: Vec<Found> = Vec::new();
-        let tag = u32::from_be_bytes([0, 0, self.mac.0[4], self.mac.0[5]]);
-        let query = discover::everyone(self.mac, tag);
-        self.send(&query)?;
+        let tag = random_tag();
+        let mut found: BTreeMap<_, Found> = BTreeMap::new();
+        self.send(&discover::everyone(self.mac, tag))?;
         while now() < end {
-            let answer = self.receive()?.and_then(discover::parse);
-            if let Some(answer) = answer.filter(|answer| !found.contains(answer)) {
-                found.push(answer);
+            let local = self.mac;
+            let answer = self.receive()?.and_then(|frame| discover::answer(local, tag, frame));
+            if let Some(answer) = answer.filter(|_| found.len() < FOUND_MAX) {
+                found.insert((answer.shelf, answer.slot, answer.remote), answer);
             }
         }
-        found.sort_by_key(|f| (f.shelf, f.slot, f.remote));
-        Ok(found)
+        Ok(found.into_values().collect())
     }
+}
+
+/// A socket for whole Ethernet frames, with room for many. It receives nothing until it is bound.
+fn raw_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+    // Beyond the system's limit, if we may.
+    sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES))?;
+    Ok(socket)
+}
+
+/// A tag that nobody guesses.
+pub fn random_tag() -> u32 {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).expect("the kernel's random source works from boot on");
+    u32::from_be_bytes(bytes)
 }
 
 fn is_pause(kind: io::ErrorKind) -> bool {
@@ -232,8 +266,8 @@ impl Client {
         let give_up = self.path.config().give_up_after + Duration::from_secs(1);
         match self.next(now() + give_up)? {
             Some((_, Ok(data))) => Ok(data),
+            Some((_, Err(Failure::TimedOut))) | None => Err(Error::Timeout(give_up)),
             Some((_, Err(failure))) => Err(Error::Command(format!("{failure:?}"))),
-            None => Err(Error::Timeout(give_up)),
         }
     }
 }
