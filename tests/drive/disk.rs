@@ -202,10 +202,11 @@ impl Disk for AoeDisk {
     }
 
     fn next(&mut self, end: Instant) -> Result<Option<Ended>, Error> {
-        let done = self.client.next(end)?;
-        Ok(done.map(|(id, result)| Ended {
-            id: id.0,
-            result: result.map_err(|failure| format!("{failure:?}")),
-        }))
+        let Some((id, result)) = self.client.next(end)? else { return Ok(None) };
+        // Silence is no answer, and never a reason to ask again: the client has, all the time.
+        if result == Err(aoe::Failure::TimedOut) {
+            return Err(Error::Timeout(PATIENCE));
+        }
+        Ok(Some(Ended { id: id.0, result: result.map_err(|failure| format!("{failure:?}")) }))
     }
 }

@@ -14,6 +14,7 @@ pub use disk::{AoeDisk, Disk, Ended, IscsiDisk, Operation};
 use corbel_initiator::blocking::Error;
 use corbel_initiator::blocking::aoe::{Client, Port};
 use corbel_initiator::blocking::login::{self, Options};
+use corbel_proto::aoe::initiator::discover::Found;
 use corbel_proto::iscsi::bhs::Lun;
 use corbel_proto::time::Duration;
 
@@ -95,13 +96,25 @@ impl AoePlace {
     /// # Errors
     /// If it does not answer.
     pub fn connect(&self, number: u32) -> Result<AoeDisk, Error> {
+        let (port, found) = self.find()?;
+        // Tag spaces of 2^20 commands each, so that clients on one port never mix up.
+        Ok(AoeDisk::new(Client::new(port, &found, PATIENCE, number << 20)))
+    }
+
+    /// Who serves the shelf and slot, if that is one server.
+    ///
+    /// # Errors
+    /// If nobody answers, or more than one.
+    pub fn find(&self) -> Result<(Port, Found), Error> {
         let mut port = Port::open(&self.interface)?;
         for _ in 0..20 {
-            let all = port.discover(Duration::from_millis(100))?;
-            let found = all.iter().find(|f| (f.shelf, f.slot) == (self.shelf, self.slot));
-            if let Some(found) = found {
-                // Tag spaces of 2^20 commands each, so that clients on one port never mix up.
-                return Ok(AoeDisk::new(Client::new(port, found, PATIENCE, number << 20)));
+            let mut found = port.discover(Duration::from_millis(100))?;
+            found.retain(|f| (f.shelf, f.slot) == (self.shelf, self.slot));
+            if found.len() > 1 {
+                return Err(Error::Command(format!("more than one answer: {found:?}")));
+            }
+            if let Some(found) = found.pop() {
+                return Ok((port, found));
             }
         }
         Err(Error::Timeout(Duration::from_secs(2)))

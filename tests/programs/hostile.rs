@@ -2,8 +2,9 @@
 //!
 //! Frames and PDUs are valid ones with seeded damage: cut short, drawn out, lying lengths, wrong
 //! digests, wrong numbers, data nobody asked for. Beside them: half-open logins, floods of
-//! connections, clients that never read. Good clients verify what they wrote, over both
-//! protocols, and ping; each answer has a limit. The target's memory is watched.
+//! connections, clients that never read, frames that claim to come from servers. Good clients
+//! verify what they wrote, over both protocols, ping, and go on finding the shelf and nobody else;
+//! each answer has a limit. The target's memory is watched.
 //!
 //! Exit code 0: all promises kept; 1: one broken; 2: wrong usage.
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use clap::Parser;
 use corbel_initiator::blocking::aoe::Port;
 use corbel_initiator::blocking::{Error, now};
+use corbel_proto::aoe::Mac;
 use corbel_proto::aoe::initiator::discover;
 use corbel_tests::checker::stamp;
 use corbel_tests::drive::process::resident_kib;
@@ -39,6 +41,9 @@ struct Arguments {
     /// The same device over AoE.
     #[arg(long, value_name = "SHELF.SLOT@IFACE")]
     aoe: AoePlace,
+    /// The interface at the other end of the link: the target's, or that of a third station.
+    #[arg(long, value_name = "IFACE")]
+    opposite: String,
     /// The target's process.
     #[arg(long)]
     pid: u32,
@@ -62,6 +67,8 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 struct Stage<'a> {
     arguments: &'a Arguments,
     place: IscsiPlace,
+    /// The shelf's address, from before the attack.
+    shelf: Mac,
     /// The attack is over.
     over: AtomicBool,
     slowest_ns: AtomicU64,
@@ -91,6 +98,7 @@ fn run(arguments: &Arguments) -> Result<String, AnyError> {
     let stage = Stage {
         arguments,
         place,
+        shelf: arguments.aoe.find()?.1.remote,
         over: AtomicBool::new(false),
         slowest_ns: AtomicU64::new(0),
         good: AtomicU64::new(0),
@@ -118,10 +126,13 @@ fn assault(stage: &Stage<'_>, count: u64, seed: u64) -> Result<u64, AnyError> {
     stage.over.store(false, Ordering::Relaxed);
     let mut seeds = Rng::new(seed);
     std::thread::scope(|scope| {
-        let good = [
+        let words = seeds.fork();
+        let beside = [
             scope.spawn(|| good_iscsi(stage)),
             scope.spawn(|| good_aoe(stage)),
+            scope.spawn(|| good_discovery(stage)),
             scope.spawn(|| never_reads(stage)),
+            scope.spawn(move || lies(stage, words)),
         ];
         let frames = seeds.fork();
         let mut bad = vec![scope.spawn(move || bad_frames(stage, count, frames))];
@@ -131,13 +142,13 @@ fn assault(stage: &Stage<'_>, count: u64, seed: u64) -> Result<u64, AnyError> {
         }
         let mut most = 0;
         while bad.iter().any(|thread| !thread.is_finished())
-            && good.iter().all(|thread| !thread.is_finished())
+            && beside.iter().all(|thread| !thread.is_finished())
         {
             most = most.max(resident_kib(stage.arguments.pid)?);
             std::thread::sleep(Duration::from_millis(50));
         }
         stage.over.store(true, Ordering::Relaxed);
-        for thread in bad.into_iter().chain(good) {
+        for thread in bad.into_iter().chain(beside) {
             thread.join().map_err(|_| "a client panicked")??;
         }
         Ok(most)
@@ -156,8 +167,9 @@ impl Stage<'_> {
         act: impl FnOnce() -> Result<T, AnyError>,
     ) -> Result<T, AnyError> {
         let began = now();
-        let result = act().map_err(|error| format!("{what}: {error}"))?;
+        let result = act();
         let took = now().since(began);
+        let result = result.map_err(|error| format!("{what}: {error}, after {took:?}"))?;
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.slowest_ns.fetch_max(nanos, Ordering::Relaxed);
         self.good.fetch_add(1, Ordering::Relaxed);
@@ -168,13 +180,20 @@ impl Stage<'_> {
     }
 
     /// Writes a block of its own, and reads it back.
-    fn verified(&self, disk: &mut dyn Disk, first: u64, id: u64) -> Result<(), AnyError> {
+    fn verified(
+        &self,
+        protocol: &str,
+        disk: &mut dyn Disk,
+        first: u64,
+        id: u64,
+    ) -> Result<(), AnyError> {
         let data = stamp::filled(1, BLOCK_BYTES, id, first);
         let write = Operation::Write { first, data: data.clone() };
-        self.measured("a write", || settled(disk, &write))?;
+        self.measured(&format!("{protocol}: write of block {first}"), || settled(disk, &write))?;
         let read = Operation::Read { first, blocks: 1 };
-        if self.measured("a read", || settled(disk, &read))? != data {
-            return Err(format!("block {first} does not hold what was written").into());
+        let what = format!("{protocol}: read of block {first}");
+        if self.measured(&what, || settled(disk, &read))? != data {
+            return Err(format!("{what}: it does not hold what was written").into());
         }
         Ok(())
     }
@@ -193,22 +212,36 @@ fn settled(disk: &mut dyn Disk, operation: &Operation) -> Result<Vec<u8>, AnyErr
 }
 
 fn good_iscsi(stage: &Stage<'_>) -> Result<(), AnyError> {
-    let mut disk: IscsiDisk = stage.place.connect(1)?;
+    let mut disk: IscsiDisk = stage.place.connect(1).map_err(|error| format!("iSCSI: {error}"))?;
     let mut id = 0;
     while stage.goes_on() {
         id += 1;
-        stage.verified(&mut disk, 1000 + id % 50, id)?;
-        stage.measured("a ping", || Ok(disk.session().ping(Duration::from_secs(10))?))?;
+        stage.verified("iSCSI", &mut disk, 1000 + id % 50, id)?;
+        stage.measured("iSCSI: ping", || Ok(disk.session().ping(Duration::from_secs(10))?))?;
     }
     Ok(())
 }
 
 fn good_aoe(stage: &Stage<'_>) -> Result<(), AnyError> {
-    let mut disk = stage.arguments.aoe.connect(1)?;
+    let mut disk =
+        stage.arguments.aoe.connect(1).map_err(|error| format!("AoE discovery: {error}"))?;
     let mut id = 0;
     while stage.goes_on() {
         id += 1;
-        stage.verified(&mut disk, 2000 + id % 50, id)?;
+        stage.verified("AoE", &mut disk, 2000 + id % 50, id)?;
+    }
+    Ok(())
+}
+
+/// Discovery goes on finding the shelf, and believes no one else.
+fn good_discovery(stage: &Stage<'_>) -> Result<(), AnyError> {
+    while stage.goes_on() {
+        let found =
+            stage.arguments.aoe.find().map_err(|error| format!("AoE discovery: {error}"))?;
+        if found.1.remote != stage.shelf {
+            return Err(format!("AoE discovery: took {:?} for the shelf", found.1).into());
+        }
+        stage.good.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -221,7 +254,7 @@ fn never_reads(stage: &Stage<'_>) -> Result<(), AnyError> {
         for id in 0..64 {
             disk.submit(id, Operation::Read { first: 0, blocks: 256 });
         }
-        disk.next(now())?;
+        disk.next(now()).map_err(|error| format!("iSCSI, a client that reads nothing: {error}"))?;
         held.push(disk);
     }
     while stage.goes_on() {
@@ -278,6 +311,28 @@ fn bad_frames(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyErro
         if port.send(&frame).is_err() && sent == 0 {
             return Err("the interface does not take frames".into());
         }
+    }
+    Ok(())
+}
+
+/// A station at the other end of the link says that it is the shelf, although nobody asked it: in
+/// the name of the client's own station, or of one that does not exist.
+fn lies(stage: &Stage<'_>, mut rng: Rng) -> Result<(), AnyError> {
+    let aoe = &stage.arguments.aoe;
+    let own = Port::open(&aoe.interface)?.mac;
+    let mut port = Port::open(&stage.arguments.opposite)?;
+    while stage.goes_on() {
+        let mut frame = discover::query(own, aoe.shelf, aoe.slot, 0);
+        frame[14] |= 0x08;
+        if rng.percent(50) {
+            frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+        }
+        if rng.percent(50) {
+            frame[20..24].fill(0);
+        }
+        // A full queue is right.
+        let _ = port.send(&frame);
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
