@@ -277,5 +277,5 @@ fn credentials(
 ) -> Result<Option<Credentials>, Failure> {
     let (Some(user), Some(file)) = (user, file) else { return Ok(None) };
     let secret = Secret::read(file)?;
-    Ok(Some(config::Credentials { user: user.clone(), secret }.chap()))
+    Ok(Some(config::Credentials { user: user.clone(), secret }.to_chap()))
 }

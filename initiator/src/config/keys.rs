@@ -120,7 +120,8 @@ const KEYS: &[Key] = &[
         "1 to 1000",
         "what the target says (ALUA)",
         "Priority of this path for `group_by_prio` and failback; higher is better. For \
-         comparison: active/optimized is 50, non-optimized 10, standby 1, the preferred bit adds 80.",
+         comparison: active/optimized is 50, non-optimized 10, standby 1, the preferred bit adds \
+         80.",
     ),
     key(
         COMMON,

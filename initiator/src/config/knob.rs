@@ -277,12 +277,14 @@ impl Setting {
         self.key
     }
 
-    /// Takes it up.
+    /// Takes it up; from now on its origin is a command.
     ///
     /// # Errors
-    /// If `policy` has no use for it.
-    pub fn apply(&self, policy: &mut Policy) -> Result<(), Wrong> {
-        set_policy(policy, self.key, &self.value)
+    /// If `policy` has no use for it. Nothing is changed then.
+    pub fn apply(&self, policy: &mut Policy, origins: &mut Origins) -> Result<(), Wrong> {
+        set_policy(policy, self.key, &self.value)?;
+        origins.note(self.key, Origin::Command);
+        Ok(())
     }
 }
 
@@ -417,7 +419,9 @@ mod tests {
         ] {
             let setting = Setting::parse(key, value).expect(key);
             let mut policy = Policy { hedge: hedge("p99", None).unwrap(), ..Policy::default() };
-            setting.apply(&mut policy).expect(key);
+            let mut origins = Origins::default();
+            setting.apply(&mut policy, &mut origins).expect(key);
+            assert_eq!(origins.of(setting.key()), Origin::Command);
         }
         for (key, value) in
             [("colour", "red"), ("shared", "true"), ("ping-after", "2s"), ("selector", "best")]

@@ -76,7 +76,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// The same for the protocol machine.
-    pub fn chap(&self) -> chap::Credentials {
+    pub fn to_chap(&self) -> chap::Credentials {
         let secret = chap::Secret::new(self.secret.bytes().to_vec());
         chap::Credentials { name: self.user.clone(), secret }
     }
