@@ -43,6 +43,11 @@ impl<E> Agenda<E> {
         Some(event)
     }
 
+    /// Takes out what is not wanted.
+    pub fn retain(&mut self, wanted: impl Fn(&E) -> bool) {
+        self.events.retain(|_, event| wanted(event));
+    }
+
     /// Nothing happened until `now`.
     pub fn pass(&mut self, now: Instant) {
         self.now = self.now.max(now);

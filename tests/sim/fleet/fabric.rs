@@ -174,6 +174,11 @@ impl<N: Node> Fabric<N> {
         self.agenda.at(at, Event::Change(change));
     }
 
+    /// Takes every planned change off the agenda.
+    pub fn cancel_changes(&mut self) {
+        self.agenda.retain(|event| !matches!(event, Event::Change(_)));
+    }
+
     /// Lets everything happen that happens before `end`, or until `over` says so.
     pub fn run_until(&mut self, end: Instant, mut over: impl FnMut(&Self) -> bool) {
         let mut steps = 0_u32;

@@ -37,6 +37,15 @@ pub struct Habits {
     pub fua_percent: u64,
 }
 
+impl Habits {
+    /// Requests are no longer than what is used.
+    #[must_use]
+    pub fn fitting(mut self) -> Self {
+        self.sectors_max = self.sectors_max.min(self.sectors);
+        self
+    }
+}
+
 /// A request, and what became of it.
 #[derive(Debug, Clone)]
 pub struct Record {

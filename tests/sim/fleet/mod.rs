@@ -24,4 +24,6 @@ pub mod store;
 pub mod trace;
 
 #[cfg(test)]
+mod judge_tests;
+#[cfg(test)]
 mod tests;

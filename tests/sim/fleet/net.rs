@@ -41,7 +41,7 @@ pub struct Manners {
 }
 
 /// One cable.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Link {
     /// Whose it is.
     pub host: usize,
@@ -118,7 +118,7 @@ pub struct Pipe {
 
 /// First wait of TCP before it repeats a segment, and its longest here.
 const REPEAT_MIN: Duration = Duration::from_millis(200);
-const REPEAT_MAX: Duration = Duration::from_secs(3);
+const REPEAT_MAX: Duration = Duration::from_millis(1500);
 
 impl Pipe {
     /// Puts in a segment. When to look at the pipe, if nobody will yet.
@@ -166,11 +166,11 @@ impl Pipe {
         if self.queue.is_empty() {
             return (None, None);
         }
-        if !passes && self.orphaned.is_some_and(|until| until <= now) {
-            self.queue.clear();
-            return (None, None);
-        }
         if !passes || rng.percent(manners.loss_percent) {
+            if self.orphaned.is_some_and(|until| until <= now) {
+                self.queue.clear();
+                return (None, None);
+            }
             self.patience = (self.patience * 2).clamp(REPEAT_MIN, REPEAT_MAX);
             self.scheduled = true;
             return (None, Some(now + self.patience));
