@@ -7,6 +7,7 @@
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
 #   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
 #   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
+#   guest-ublk                                   the initiator's block device, kernel 6.12
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 #      CORBEL_HOSTILE_COUNT (malformed frames, and as many PDUs; 500000 for the million)
 set -uo pipefail
@@ -16,13 +17,14 @@ export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance
-  cross-protocol hostile idle-sessions hung-storage guest-aoe guest-iscsi guest-target"
+  cross-protocol hostile idle-sessions hung-storage guest-aoe guest-iscsi guest-target
+  guest-ublk"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,11s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,12s/^# \?//p' "$0" >&2; exit 2; }
 done
 wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|guest-) ]]; }
 as_root=''
@@ -127,6 +129,7 @@ stage_guest-target() {
   $as_root tests/guest/build.sh || return 1
   side_by_side "tests/interop/guest-target.sh 6.1" "tests/interop/guest-target.sh 6.12"
 }
+stage_guest-ublk() { $as_root tests/guest/build.sh && $as_root tests/interop/guest-ublk.sh; }
 
 main() {
   trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM

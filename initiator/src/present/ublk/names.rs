@@ -1,0 +1,159 @@
+//! A device's surroundings: its stable name, its queue's settings, and who has it open.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Where stable names are.
+const FOLDER: &str = "/dev/corbel";
+/// udev and blkid open a device for moments; who still has it after this uses it.
+const OPENERS_WAIT: Duration = Duration::from_millis(300);
+const OPENERS_TRIES: u32 = 4;
+
+/// The block device of that number.
+pub(super) fn block_path(id: u32) -> PathBuf {
+    format!("/dev/ublkb{id}").into()
+}
+
+/// Why `name` cannot be a name in a folder.
+pub(super) fn name_fault(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:+".contains(c);
+    let good = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
+    (!good || name.len() > 200).then(|| format!("`{name}` cannot be a name in {FOLDER}"))
+}
+
+/// Makes `/dev/corbel/NAME` lead to the device; whatever it led to before, it never leads nowhere
+/// in between.
+pub(super) fn link(name: &str, id: u32) -> io::Result<()> {
+    link_in(Path::new(FOLDER), name, id)
+}
+
+fn link_in(folder: &Path, name: &str, id: u32) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let fresh = folder.join(format!(".{name}.{id}"));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(target(id), &fresh)?;
+    fs::rename(&fresh, folder.join(name))
+}
+
+/// Removes `/dev/corbel/NAME` if it leads to the device.
+pub(super) fn unlink(name: &str, id: u32) -> io::Result<()> {
+    unlink_in(Path::new(FOLDER), name, id)
+}
+
+fn unlink_in(folder: &Path, name: &str, id: u32) -> io::Result<()> {
+    let path = folder.join(name);
+    match fs::read_link(&path) {
+        Ok(leads_to) if leads_to == Path::new(&target(id)) => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+fn target(id: u32) -> String {
+    format!("../ublkb{id}")
+}
+
+/// Sets the queue up for a device behind a network; what this kernel does not take stays as it is.
+pub(super) fn tune(id: u32, io_bytes: u32) {
+    let queue = PathBuf::from(format!("/sys/block/ublkb{id}/queue"));
+    let ahead = (io_bytes / 512).max(128).to_string();
+    // Targets order requests better than we could; throttling by latency would mistake a path that
+    // is being replaced for a slow disk.
+    let settings =
+        [("scheduler", "none"), ("wbt_lat_usec", "0"), ("read_ahead_kb", ahead.as_str())];
+    for (name, value) in settings {
+        if let Err(error) = fs::write(queue.join(name), value) {
+            tracing::debug!(id, name, value, %error, "a queue setting stays as it is");
+        }
+    }
+}
+
+/// Who uses the device, in words; `None` if nobody that can be seen does. Mounts, device mapper,
+/// md, swap and every process are seen; a kernel user that does not claim the device is not.
+pub(super) fn user(id: u32) -> Option<String> {
+    let mut found = look(id);
+    for _ in 1..OPENERS_TRIES {
+        if found.is_none() {
+            break;
+        }
+        sleep(OPENERS_WAIT);
+        found = look(id);
+    }
+    found
+}
+
+fn look(id: u32) -> Option<String> {
+    let path = block_path(id);
+    let exclusive = OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&path);
+    match exclusive {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            return Some("it is mounted, or part of a mapped device, an array or swap".to_owned());
+        }
+        _ => drop(exclusive),
+    }
+    opener(&devices(id))
+}
+
+/// The device numbers of a device and its partitions.
+fn devices(id: u32) -> BTreeSet<u64> {
+    let sys = PathBuf::from(format!("/sys/block/ublkb{id}"));
+    let parts = fs::read_dir(&sys).into_iter().flatten().flatten().map(|entry| entry.path());
+    let numbers = std::iter::once(sys.clone()).chain(parts).filter_map(|folder| {
+        let text = fs::read_to_string(folder.join("dev")).ok()?;
+        let (major, minor) = text.trim().split_once(':')?;
+        Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
+    });
+    numbers.collect()
+}
+
+/// A process that has one of `devices` open.
+fn opener(devices: &BTreeSet<u64>) -> Option<String> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    for process in processes.filter(|p| p.file_name().to_string_lossy().parse::<u32>().is_ok()) {
+        let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        let open = files.filter_map(|file| fs::metadata(file.path()).ok());
+        let mut ours = open.filter(|m| m.file_type().is_block_device());
+        if ours.any(|m| devices.contains(&m.rdev())) {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            let pid = process.file_name();
+            return Some(format!(
+                "process {} ({}) has it open",
+                pid.to_string_lossy(),
+                name.trim_end()
+            ));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_the_newest_device_and_goes_with_it_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("corbel");
+        link_in(&folder, "data", 3).unwrap();
+        link_in(&folder, "data", 4).unwrap();
+        assert_eq!(fs::read_link(folder.join("data")).unwrap(), Path::new("../ublkb4"));
+        unlink_in(&folder, "data", 3).unwrap();
+        assert!(folder.join("data").is_symlink());
+        unlink_in(&folder, "data", 4).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_that_leave_the_folder_are_refused() {
+        assert_eq!(name_fault("vg0-data.1"), None);
+        let faulty = ["", ".", "..", "a/b", "a b", ".hidden"];
+        assert!(faulty.iter().all(|name| name_fault(name).is_some()));
+    }
+}
