@@ -42,15 +42,16 @@ pub(super) struct Burst {
 
 /// A PDU to be sent: header, data, trailer, in this order.
 #[derive(Debug)]
-pub struct Outgoing<'a> {
+pub struct Outgoing<'a, D> {
     header: [u8; HEADER_BYTES_MAX],
     header_len: usize,
     data: &'a [u8],
+    origin: Option<(&'a D, u32)>,
     trailer: [u8; 7],
     trailer_len: usize,
 }
 
-impl<'a> Outgoing<'a> {
+impl<'a, D> Outgoing<'a, D> {
     /// BHS and header digest.
     pub fn header(&self) -> &[u8] {
         &self.header[..self.header_len]
@@ -59,6 +60,12 @@ impl<'a> Outgoing<'a> {
     /// The data segment: for a write, the caller's own memory.
     pub const fn data(&self) -> &'a [u8] {
         self.data
+    }
+
+    /// Where [`Self::data`] lies: in the memory of this command, from this byte on. `None` for data
+    /// that is not a command's. A sender that clones the memory's handle need not copy the bytes.
+    pub const fn origin(&self) -> Option<(&'a D, u32)> {
+        self.origin
     }
 
     /// Padding and data digest.
@@ -73,7 +80,12 @@ impl<'a> Outgoing<'a> {
         stream.extend_from_slice(self.trailer());
     }
 
-    fn new(bhs: Bhs, data: &'a [u8], digests: (Digest, Digest)) -> Self {
+    fn new(
+        bhs: Bhs,
+        data: &'a [u8],
+        origin: Option<(&'a D, u32)>,
+        digests: (Digest, Digest),
+    ) -> Self {
         let bytes = u32::try_from(data.len()).expect("a data segment is below 16 MiB");
         let bhs = bhs.with_data_bytes(bytes);
         let mut header = [0; HEADER_BYTES_MAX];
@@ -85,32 +97,36 @@ impl<'a> Outgoing<'a> {
         }
         let digest = (digests.1 == Digest::Crc32c).then(|| Crc::of(data));
         let (trailer, trailer_len) = trailer(bytes, digest);
-        Self { header, header_len, data, trailer, trailer_len }
+        Self { header, header_len, data, origin, trailer, trailer_len }
     }
 }
 
 impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     /// The next PDU to send.
-    pub fn poll_transmit(&mut self) -> Option<Outgoing<'_>> {
+    pub fn poll_transmit(&mut self) -> Option<Outgoing<'_, D>> {
         let digests = (self.agreed.header_digest, self.agreed.data_digest);
         if let Some(control) = self.control.pop_front() {
             let bhs = control.bhs.put_u32(24, self.cmd_sn).put_u32(28, self.exp_stat_sn);
             self.scratch = control.data;
-            return Some(Outgoing::new(bhs, &self.scratch, digests));
+            return Some(Outgoing::new(bhs, &self.scratch, None, digests));
         }
         if !self.bursts.is_empty() {
-            let (bhs, data) = self.next_of_burst();
-            return Some(Outgoing::new(bhs, data, digests));
+            let (bhs, memory, offset, bytes) = self.next_of_burst();
+            let data = &memory.as_ref()[offset as usize..][..bytes as usize];
+            return Some(Outgoing::new(bhs, data, Some((memory, offset)), digests));
         }
         if self.waiting.is_empty() || before(self.max_cmd_sn, self.cmd_sn) {
             return None;
         }
         let command = self.waiting.pop_front().expect("looked at above");
-        let (bhs, data) = self.start(command);
-        Some(Outgoing::new(bhs, data, digests))
+        let (bhs, immediate) = self.start(command);
+        let data = immediate.map_or(&[][..], |(memory, bytes)| &memory.as_ref()[..bytes as usize]);
+        let origin = immediate.map(|(memory, _)| (memory, 0));
+        Some(Outgoing::new(bhs, data, origin, digests))
     }
 
-    fn next_of_burst(&mut self) -> (Bhs, &[u8]) {
+    /// The next Data-Out: its header, and the part of which memory goes with it.
+    fn next_of_burst(&mut self) -> (Bhs, &D, u32, u32) {
         let burst = self.bursts.front_mut().expect("looked at by the caller");
         let bytes = burst.left.min(self.agreed.peer_segment_bytes_max);
         let (itt, offset, last) = (burst.itt, burst.offset, bytes == burst.left);
@@ -137,11 +153,11 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
         let Transfer::Write(data) = &task.command.transfer else {
             unreachable!("only writes have bursts");
         };
-        (pdu.emit(), &data.as_ref()[offset as usize..][..bytes as usize])
+        (pdu.emit(), data, offset, bytes)
     }
 
-    /// Gives a command its tag and number, and says which data goes with it.
-    fn start(&mut self, command: Command<D>) -> (Bhs, &[u8]) {
+    /// Gives a command its tag and number, and says how much of which memory goes with it.
+    fn start(&mut self, command: Command<D>) -> (Bhs, Option<(&D, u32)>) {
         let itt = self.take_tag();
         let cmd_sn = self.cmd_sn;
         self.cmd_sn = cmd_sn.wrapping_add(1);
@@ -187,8 +203,8 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
         };
         let task = self.tasks.entry(itt).or_insert(task);
         let data = match &task.command.transfer {
-            Transfer::Write(data) => &data.as_ref()[..immediate as usize],
-            _ => &[],
+            Transfer::Write(data) => Some((data, immediate)),
+            _ => None,
         };
         debug_assert!(unsolicited == 0 || pdu.emit().flags() & FINAL == 0);
         (pdu.emit(), data)
