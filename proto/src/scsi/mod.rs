@@ -6,6 +6,7 @@
 //! sense.rs     named conditions; fixed and descriptor format
 //! inquiry.rs   standard INQUIRY data        vpd.rs       vital product data pages
 //! mode.rs      mode pages and headers       capacity.rs  READ CAPACITY data
+//! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
 //! unmap.rs     the UNMAP parameter list
 //! status.rs    the status byte
@@ -14,6 +15,7 @@
 //! What comes from outside is read by checked access only; what is emitted is plain vectors of a
 //! few hundred bytes, cut to the ALLOCATION LENGTH by [`truncate`].
 
+pub mod alua;
 pub mod capacity;
 pub mod cdb;
 pub mod inquiry;

@@ -115,6 +115,43 @@ pub fn sense_data(
     out
 }
 
+/// What an initiator reads from MODE SENSE (6) data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// WP: the medium must not be written.
+    pub write_protected: bool,
+    /// DPOFUA: FUA is understood.
+    pub fua: bool,
+    /// WCE: acknowledged writes may still be volatile; `None` without a caching page.
+    pub write_cache: Option<bool>,
+}
+
+/// Reads MODE SENSE (6) data, as far as it is whole; `None` without a header.
+pub fn parse_sense6(bytes: &[u8]) -> Option<Told> {
+    let (head, rest) = bytes.split_first_chunk::<4>()?;
+    let mut pages = rest.get(usize::from(head[3])..).unwrap_or_default();
+    let mut write_cache = None;
+    while let &[code, len, ref tail @ ..] = pages {
+        // SPF: a subpage has a longer header, and is none that is looked for here.
+        let (header, len) = match code & 0x40 {
+            0 => (0, usize::from(len)),
+            _ => (
+                2,
+                usize::from(u16::from_be_bytes([
+                    tail.get(0).copied().unwrap_or(0),
+                    tail.get(1).copied().unwrap_or(0),
+                ])),
+            ),
+        };
+        let body = tail.get(header..).unwrap_or_default();
+        if code & 0x7f == CACHING {
+            write_cache = body.first().map(|byte| byte & 0x04 != 0);
+        }
+        pages = body.get(len..).unwrap_or_default();
+    }
+    Some(Told { write_protected: head[2] & 0x80 != 0, fua: head[2] & 0x10 != 0, write_cache })
+}
+
 /// Reads a MODE SELECT parameter list and answers with the parameters it wants.
 ///
 /// Every bit that is not changeable must have its present value (SPC-4 6.9.2): setting one is
@@ -284,5 +321,25 @@ mod tests {
         let mut geometry = whole.clone();
         geometry[10] = 2; // another block length
         assert_eq!(select(&geometry), Err(Sense::invalid_parameter(4, None)));
+    }
+
+    #[test]
+    fn initiators_read_the_caching_page_after_descriptors_and_other_pages() {
+        let parameters = Parameters {
+            write_cache: true,
+            descriptor_sense: false,
+            software_write_protect: false,
+        };
+        let pages: Vec<u8> = [CONTROL, CACHING]
+            .into_iter()
+            .filter_map(|p| page(p, &parameters, false))
+            .flatten()
+            .collect();
+        let descriptor = BlockDescriptor { blocks: 9, block_bytes: 512, long: false };
+        let data = sense_data(false, true, Some(descriptor), &pages);
+        let told = Told { write_protected: true, fua: true, write_cache: Some(true) };
+        assert_eq!(parse_sense6(&data), Some(told));
+        assert_eq!(parse_sense6(&data[..4]).unwrap().write_cache, None);
+        (0..data.len()).for_each(|len| drop(parse_sense6(&data[..len])));
     }
 }
