@@ -48,6 +48,7 @@ impl Identity {
         let designators = vpd::parse_identification(page_83).unwrap_or_default();
         let naa = designators.iter().find_map(|designator| match designator {
             Designator::Naa(name) => Some(format!("{name:016x}")),
+            Designator::NaaExtended(name) => Some(format!("{name:032x}")),
             _ => None,
         });
         let eui = designators.iter().find_map(|designator| match designator {
@@ -114,6 +115,27 @@ mod tests {
         let (ata, scsi) = (Identity::from_ata(&ata()), scsi(0x3000_0000_0000_0001));
         assert!(ata.same_device(&scsi));
         assert_eq!((&ata.serial, &ata.model), (&scsi.serial, &scsi.model));
+    }
+
+    #[test]
+    fn sixteen_byte_names_are_names() {
+        let page_83 = vpd::identification(&[Designator::NaaExtended(6 << 124 | 5)]);
+        let inquiry = InquiryData {
+            peripheral: 0,
+            removable: false,
+            vendor: "LIO-ORG".into(),
+            product: "block0".into(),
+            revision: "4.0".into(),
+        };
+        let capacity = Capacity {
+            last_lba: 0,
+            block_bytes: 512,
+            physical_exponent: 0,
+            thin: false,
+            thin_zeroes: false,
+        };
+        let identity = Identity::from_scsi(&inquiry, &page_83, b"", &capacity);
+        assert_eq!(identity.wwn.as_deref(), Some("60000000000000000000000000000005"));
     }
 
     #[test]
