@@ -1,1 +1,410 @@
-//! A way over iSCSI: one portal, one session, one unit.
+//! One iSCSI path: a session of one connection with one logical unit, that comes back.
+//!
+//! ```text
+//! idle ─▶ connecting ─▶ logging in ─▶ identifying ─▶ ready
+//!            ▲  ▲                         │  ▲         │ standby, no unit
+//!            │  └──── waiting ◀──lost─────┤  └─resting◀┤
+//!            └─ redirected                └────────────┴─ leaving (logout)
+//! ```
+//!
+//! ```text
+//! config.rs    what an administrator decides; time limits; ISIDs
+//! wire.rs      what the owner does on the network
+//! login.rs     from a connected stream to a session: login, redirection
+//! session.rs   a session: what its connection says, keep-alive, the end
+//! identify.rs  asking the unit who it is    unit.rs   what it told
+//! tries.rs     tries: waiting, sent, aborted, ended
+//! commands.rs  a request to SCSI commands
+//! judge.rs     the table of what a target may say, and what it means
+//! doubt.rs     what may still take effect, and until when
+//! ```
+//!
+//! How to drive it: after every call take [`IscsiPath::poll_wire`], [`IscsiPath::transmit`] and
+//! [`IscsiPath::poll_event`] until each is `None`, and set one timer to
+//! [`IscsiPath::poll_timeout`].
+//!
+//! Every try ends exactly once. It waits here while the path's depth, the target's window or a
+//! question about the unit's identity keeps it from being sent; what was not sent when the path
+//! fails ends [`Verdict::Elsewhere`], what changes the device and was sent [`Verdict::InDoubt`].
+//! The path is told to be up only after it has said who the unit is, in every session anew.
+
+pub mod config;
+pub mod wire;
+
+mod commands;
+mod doubt;
+mod identify;
+mod judge;
+mod login;
+mod random;
+mod session;
+mod status;
+mod tries;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use corbel_proto::memory::Buffer;
+use corbel_proto::time::{Duration, Instant};
+use slab::Slab;
+
+use super::{Life, PathEvent, PathFault, Tried, Try, Verdict};
+use crate::multipath::status::Limit;
+use config::Config;
+use doubt::{Doubts, Place};
+use login::LoggingIn;
+use random::Random;
+use session::Session;
+use tries::Held;
+use wire::{Chunk, StreamId, Wire};
+
+/// What the path does.
+#[derive(Debug)]
+enum Phase<B> {
+    /// Nothing: not started, stopped, or the link is down.
+    Idle,
+    /// It tries again at this time.
+    Waiting { until: Instant },
+    /// Its owner connects. `hops`: redirections that led here.
+    Connecting { stream: StreamId, portal: SocketAddr, hops: u8, until: Instant, graced: bool },
+    /// On a connected stream.
+    LoggingIn(Box<LoggingIn<B>>),
+    /// In full feature phase.
+    Session(Box<Session<B>>),
+}
+
+/// What the engine was last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    Ready,
+    Down(PathFault),
+}
+
+/// One path. See the module's text for how to drive it.
+#[derive(Debug)]
+pub struct IscsiPath<B> {
+    config: Config,
+    random: Random,
+    last_stream: StreamId,
+    /// The portal, or where it has moved for good.
+    home: SocketAddr,
+    phase: Phase<B>,
+    tries: Slab<Held<B>>,
+    /// Tries that wait, by their place in `tries`.
+    queue: VecDeque<usize>,
+    doubts: Doubts,
+    life: Life,
+    haunted: bool,
+    wanted: bool,
+    link: bool,
+    /// Attempts to come back that failed in a row.
+    failures: u32,
+    said: Said,
+    fault: PathFault,
+    why: Option<String>,
+    wires: VecDeque<Wire>,
+    events: VecDeque<PathEvent<B>>,
+}
+
+impl<B: Buffer> IscsiPath<B> {
+    /// A path that does nothing yet. `seed`: unpredictable to others.
+    pub fn new(config: Config, seed: u64) -> Self {
+        Self {
+            random: Random::new(seed),
+            last_stream: StreamId(0),
+            home: config.portal,
+            phase: Phase::Idle,
+            tries: Slab::new(),
+            queue: VecDeque::new(),
+            doubts: Doubts::default(),
+            life: Life(u64::from(config.recovering)),
+            haunted: config.recovering,
+            wanted: false,
+            link: true,
+            failures: 0,
+            said: Said::Nothing,
+            fault: PathFault::Starting,
+            why: None,
+            wires: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// As it was made.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Connects, and comes back whenever it is lost.
+    pub fn start(&mut self, now: Instant) {
+        self.wanted = true;
+        if std::mem::take(&mut self.haunted) {
+            // The earlier process is gone; its kernel may have had bytes to send until now.
+            let place = Place { portal: self.config.portal, group: None };
+            self.doubts.add(now, Life(0), place);
+            self.events.push_back(PathEvent::Haunted(Life(0)));
+        }
+        if matches!(self.phase, Phase::Idle) && self.link {
+            self.failures = 0;
+            self.connect(now, self.home, 0);
+        }
+    }
+
+    /// Leaves, for this reason: with a logout where there is a session, for which the target has
+    /// [`Timers::logout`](config::Timers::logout). Doubts still end by time.
+    pub fn stop(&mut self, now: Instant, fault: PathFault) {
+        self.wanted = false;
+        match self.phase {
+            Phase::Session(_) => self.leave(now, fault, None),
+            _ => self.lose(now, fault, None),
+        }
+    }
+
+    /// Takes a try. It ends with [`PathEvent::Tried`].
+    pub fn submit(&mut self, now: Instant, attempt: Try<B>) {
+        let Try { id, operation, extent, data } = attempt;
+        if self.said != Said::Ready {
+            let verdict = Verdict::Elsewhere(self.fault);
+            self.events.push_back(PathEvent::Tried(Tried { id, data, verdict }));
+            return;
+        }
+        let slot = self.tries.insert(Held::new(id, operation, extent, data));
+        self.queue.push_back(slot);
+        self.settle(now);
+    }
+
+    /// Ends a try early: at once if it was not sent, else when the target has answered for it.
+    pub fn abort(&mut self, now: Instant, id: super::TryId) {
+        let found = self.tries.iter().find(|(_, held)| held.id == id).map(|(slot, _)| slot);
+        if let Some(slot) = found {
+            self.abort_slot(now, slot, PathFault::CommandTimeout);
+            self.settle(now);
+        }
+    }
+
+    /// Looks now what it would have looked at later: whether the unit still answers
+    /// ([`PathEvent::Checked`]), or whether the target is back.
+    pub fn check(&mut self, now: Instant) {
+        match &mut self.phase {
+            Phase::Waiting { .. } => self.connect(now, self.home, 0),
+            Phase::Session(session) => {
+                session.check(now);
+                self.session_timeout(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The local interface has a carrier, or has lost it.
+    pub fn link(&mut self, now: Instant, up: bool) {
+        if up == std::mem::replace(&mut self.link, up) {
+            return;
+        }
+        if !up {
+            self.lose(now, PathFault::LinkDown, None);
+        } else if self.wanted {
+            self.failures = 0;
+            self.connect(now, self.home, 0);
+        }
+    }
+
+    /// The stream is connected.
+    pub fn connected(&mut self, now: Instant, stream: StreamId) {
+        match self.phase {
+            Phase::Connecting { stream: ours, portal, hops, .. } if ours == stream => {
+                self.log_in(now, stream, portal, hops);
+            }
+            _ => {}
+        }
+    }
+
+    /// The stream could not be connected.
+    pub fn connect_failed(&mut self, now: Instant, stream: StreamId, why: String) {
+        if matches!(self.phase, Phase::Connecting { stream: ours, .. } if ours == stream) {
+            self.gone(now, PathFault::Unreachable, why);
+        }
+    }
+
+    /// Bytes came in.
+    pub fn received(&mut self, now: Instant, stream: StreamId, bytes: &[u8]) {
+        match &mut self.phase {
+            Phase::LoggingIn(login) if login.stream == stream => self.login_bytes(now, bytes),
+            Phase::Session(session) if session.stream == stream => self.session_bytes(now, bytes),
+            _ => {}
+        }
+    }
+
+    /// The stream has ended, or broken.
+    pub fn closed(&mut self, now: Instant, stream: StreamId, why: String) {
+        if self.stream() == Some(stream) {
+            self.gone(now, PathFault::Closed, why);
+        }
+    }
+
+    /// What to do with a stream.
+    pub fn poll_wire(&mut self) -> Option<Wire> {
+        self.wires.pop_front()
+    }
+
+    /// What to send next, and on which stream.
+    pub fn transmit(&mut self) -> Option<(StreamId, Chunk<B>)> {
+        match &mut self.phase {
+            Phase::LoggingIn(login) => Some((login.stream, login.out.pop_front()?)),
+            Phase::Session(session) => {
+                let pdu = session.connection.poll_transmit()?;
+                Some((session.stream, Chunk::of(&pdu)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<PathEvent<B>> {
+        self.events.pop_front()
+    }
+
+    /// Every doubt of this path has been proven over.
+    pub fn is_quiet(&self) -> bool {
+        self.doubts.is_empty()
+    }
+
+    /// Time limits in force.
+    pub fn limits(&self) -> Vec<Limit> {
+        self.config.timers.limits()
+    }
+
+    fn stream(&self) -> Option<StreamId> {
+        match &self.phase {
+            Phase::Connecting { stream, .. } => Some(*stream),
+            Phase::LoggingIn(login) => Some(login.stream),
+            Phase::Session(session) => Some(session.stream),
+            Phase::Idle | Phase::Waiting { .. } => None,
+        }
+    }
+
+    fn connect(&mut self, now: Instant, portal: SocketAddr, hops: u8) {
+        self.last_stream.0 += 1;
+        let stream = self.last_stream;
+        self.wires.push_back(Wire::Connect { stream, portal });
+        let until = now + self.config.timers.connect;
+        self.phase = Phase::Connecting { stream, portal, hops, until, graced: false };
+    }
+
+    /// The stream is over, by whosever doing: its tries end, and the path comes back later.
+    fn gone(&mut self, now: Instant, fault: PathFault, why: String) {
+        self.lose(now, fault, Some(why));
+    }
+
+    /// Everything of the present stream ends. Then the way back begins, if it is wanted.
+    fn lose(&mut self, now: Instant, fault: PathFault, why: Option<String>) {
+        if let Some(stream) = self.stream() {
+            self.wires.push_back(Wire::Close { stream });
+        }
+        if let Phase::Session(session) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            self.end_session(now, *session, fault);
+        }
+        self.down(fault, why);
+        if !self.wanted || !self.link {
+            return;
+        }
+        let wait = self.pause();
+        if wait == Duration::ZERO {
+            self.connect(now, self.home, 0);
+        } else {
+            self.phase = Phase::Waiting { until: now + wait };
+        }
+    }
+
+    /// How long to wait before the next attempt: not at all, then longer and longer.
+    fn pause(&mut self) -> Duration {
+        let timers = &self.config.timers;
+        let failures = self.failures;
+        self.failures = failures.saturating_add(1);
+        if failures == 0 {
+            return Duration::ZERO;
+        }
+        let doubled = timers.retry_min.saturating_mul(1 << (failures - 1).min(16));
+        let longest = doubled.min(timers.retry_max).max(Duration::from_millis(1));
+        // Up to a quarter less, so that paths that fell together do not come back together.
+        longest - self.random.below(longest / 4)
+    }
+
+    /// Says so, once the tries that wait have ended; those that were sent have.
+    fn down(&mut self, fault: PathFault, why: Option<String>) {
+        (self.fault, self.why) = (fault, why);
+        while let Some(slot) = self.queue.pop_front() {
+            self.end(slot, Verdict::Elsewhere(fault));
+        }
+        debug_assert!(self.tries.is_empty(), "a try has neither ended nor is it under way");
+        if self.said != Said::Down(fault) {
+            self.said = Said::Down(fault);
+            self.events.push_back(PathEvent::Down(fault));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Idle => None,
+            Phase::Waiting { until } | Phase::Connecting { until, .. } => Some(*until),
+            Phase::LoggingIn(login) => Some(login.until),
+            Phase::Session(session) => Some(session.due(&self.config.timers)),
+        };
+        let doubt = self.doubts.due(self.config.timers.doubt_hold);
+        own.into_iter().chain(doubt).min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let Some(due) = self.poll_timeout().filter(|due| *due <= now) else { return };
+        if let Some(life) = self.doubts.expire(now, self.config.timers.doubt_hold) {
+            self.events.push_back(PathEvent::Quiet(life));
+        }
+        let late = now.since(due);
+        if late > self.config.timers.freeze {
+            self.stood_still(now, late);
+        }
+        match &self.phase {
+            Phase::Waiting { until } if *until <= now => self.connect(now, self.home, 0),
+            Phase::Connecting { until, portal, .. } if *until <= now => {
+                let waited = self.config.timers.connect;
+                let why = format!("{portal} has not answered within {waited:?}");
+                self.gone(now, PathFault::Unreachable, why);
+            }
+            Phase::LoggingIn(login) if login.until <= now => {
+                let why = format!("no login within {:?}", self.config.timers.login);
+                self.gone(now, PathFault::Silent, why);
+            }
+            Phase::Session(_) => self.session_timeout(now),
+            _ => {}
+        }
+    }
+
+    /// The timer came this much late: it was us who did not listen, so nobody is judged by the time
+    /// that has passed. Once in a row only, or a host that is always late would notice nothing.
+    fn stood_still(&mut self, now: Instant, late: Duration) {
+        let grace = now + self.config.timers.ping_answer;
+        match &mut self.phase {
+            Phase::Connecting { until, graced, .. } if !*graced => {
+                *graced = true;
+                *until = (*until).max(grace);
+            }
+            Phase::LoggingIn(login) if !login.graced => {
+                login.graced = true;
+                login.until = login.until.max(grace);
+            }
+            Phase::Session(session) if !session.graced => {
+                session.graced = true;
+                session.shift(now, late);
+                self.tries.iter_mut().for_each(|(_, held)| held.deadline = held.deadline + late);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,6 @@
+mod bench;
+mod peer;
+
+mod coming;
+mod failing;
+mod working;
