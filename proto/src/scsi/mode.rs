@@ -340,6 +340,8 @@ mod tests {
         let told = Told { write_protected: true, fua: true, write_cache: Some(true) };
         assert_eq!(parse_sense6(&data), Some(told));
         assert_eq!(parse_sense6(&data[..4]).unwrap().write_cache, None);
-        (0..data.len()).for_each(|len| drop(parse_sense6(&data[..len])));
+        for len in 0..data.len() {
+            assert_eq!(parse_sense6(&data[..len]).is_some(), len >= 4);
+        }
     }
 }
