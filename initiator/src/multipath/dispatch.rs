@@ -84,24 +84,29 @@ impl<B: Buffer> Engine<B> {
         self.table.enter(key, state);
     }
 
-    /// Every path has failed it or is busy: a pause, then all of them again.
+    /// Every path has failed it or is busy: a pause, then all of them again. Not without end: a
+    /// request that fails everywhere has the time that requests have without a path, one that
+    /// meets a busy device the time of one that waits for doubts.
     fn postpone(&mut self, key: Key) {
-        if self.is_stuck_for_good(&self.table[key]) {
-            return self.finish(key, Err(IoError::Io));
-        }
+        let (now, patience) = (self.now, self.doubt_limit());
         let entry = &mut self.table[key];
         let stuck = entry.busy.is_empty();
-        let pause = if stuck {
-            entry.stuck_since.get_or_insert(self.now);
+        let (pause, over) = if stuck {
+            entry.stuck_since.get_or_insert(now);
             let doubled = 2u32.saturating_pow(entry.rounds);
             entry.rounds = entry.rounds.saturating_add(1);
-            BACKOFF_MIN.saturating_mul(doubled).min(BACKOFF_MAX)
+            (BACKOFF_MIN.saturating_mul(doubled).min(BACKOFF_MAX), false)
         } else {
-            entry.busy_for.clamp(BUSY_MIN, BUSY_MAX)
+            let since = *entry.busy_since.get_or_insert(now);
+            let over = patience.is_some_and(|patience| since + patience <= now);
+            (entry.busy_for.clamp(BUSY_MIN, BUSY_MAX), over)
         };
         entry.failed.clear();
         entry.busy.clear();
-        let until = self.now + pause;
+        if over || self.is_stuck_for_good(&self.table[key]) {
+            return self.finish(key, Err(IoError::Io));
+        }
+        let until = now + pause;
         self.delayed_next = Some(self.delayed_next.map_or(until, |next| next.min(until)));
         self.table.enter(key, State::Delayed { until, stuck });
     }

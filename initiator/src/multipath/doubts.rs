@@ -1,8 +1,8 @@
 //! Ranges whose old copy may still land.
 //!
-//! A change whose path died is sent again on another path at once, since the bytes are the same. What
-//! must wait is the *next* change of those blocks: the old copy could land on top of it. A doubt is
-//! the note of such a copy; it stands until the path has proved that the copy is dead.
+//! A change whose path died is sent again on another path at once, since the bytes are the same.
+//! What must wait is the *next* change of those blocks: the old copy could land on top of it. A
+//! doubt is the note of such a copy; it stands until the path has proved that the copy is dead.
 
 use slab::Slab;
 

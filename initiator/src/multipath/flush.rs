@@ -1,7 +1,7 @@
 //! Flushes: which caches hold acknowledged writes, and when a flush is done.
 //!
-//! A flush of the asker becomes one command for each cache that must be flushed; each is an entry of
-//! its own with the retries of any request. The asker is told once all are done *and* the doubts
+//! A flush of the asker becomes one command for each cache that must be flushed; each is an entry
+//! of its own with the retries of any request. The asker is told once all are done *and* the doubts
 //! that stood when the flush came have ended.
 
 use corbel_proto::memory::Buffer;

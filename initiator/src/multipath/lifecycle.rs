@@ -91,14 +91,19 @@ impl<B: Buffer> Engine<B> {
         }
     }
 
+    /// The sequence number of the flush that `entry` is a part of.
+    pub(super) fn flush_of(&self, entry: &Entry<B>) -> Option<u64> {
+        let Role::Part { parent, .. } = entry.role else { return None };
+        Some(self.table[parent].seq)
+    }
+
     /// A request's tries; of a flush, those of its parts.
     fn flight(&self, entry: &Entry<B>) -> Vec<TryId> {
         if !matches!(entry.role, Role::Flush { .. }) {
             return entry.tries.to_vec();
         }
-        let parts = self.table.iter().map(|(_, part)| part).filter(|part| {
-            matches!(part.role, Role::Part { parent, .. } if self.table[parent].seq == entry.seq)
-        });
+        let parts = self.table.iter().map(|(_, part)| part);
+        let parts = parts.filter(|part| self.flush_of(part) == Some(entry.seq));
         parts.flat_map(|part| part.tries.iter().copied()).collect()
     }
 
@@ -174,9 +179,9 @@ impl<B: Buffer> Engine<B> {
         self.table.watch(key, watch);
     }
 
-    /// Refuses everything from now on: what waits fails, what is on a path is aborted and fails when
-    /// that has ended it. Doubts stay; nothing of this host can land any more once `status` counts
-    /// neither requests in flight nor doubts.
+    /// Refuses everything from now on: what waits fails, what is on a path is aborted and fails
+    /// when that has ended it. Doubts stay; nothing of this host can land any more once `status`
+    /// counts neither requests in flight nor doubts.
     pub fn fence(&mut self, now: Instant) {
         self.at(now);
         self.fenced = true;
@@ -260,7 +265,7 @@ impl<B: Buffer> Engine<B> {
             let waiting = std::iter::successors(waiting, |&key| self.table.after(key));
             at(waiting.filter_map(|k| self.table[k].stuck_since).map(|s| s + limit).min());
         }
-        at(self.detaching.filter(|_| !self.table.is_empty()));
+        at(self.detaching.filter(|end| *end > self.now || !self.table.is_empty()));
         next
     }
 

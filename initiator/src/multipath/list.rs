@@ -1,5 +1,5 @@
-//! Doubly linked lists through the entries of a slab: any entry leaves any list at once, and no list
-//! needs memory of its own.
+//! Doubly linked lists through the entries of a slab: any entry leaves any list at once, and no
+//! list needs memory of its own.
 
 use slab::Slab;
 

@@ -6,7 +6,7 @@
 //! ```text
 //! submit ─► blocked ─► held ─► waiting ─► on a path ─► outcome
 //!           earlier    doubts  no path    │   ▲
-//!           changes                       └─► delayed (every path failed it, or the device is busy)
+//!           changes                       └─► delayed (all paths failed it, or the device is busy)
 //! ```
 //!
 //! What it promises:
@@ -121,8 +121,8 @@ pub enum Order<B> {
 ///
 /// Feed it with [`submit`](Self::submit), [`path_event`](Self::path_event) and
 /// [`handle_timeout`](Self::handle_timeout), and after each ask [`poll_order`](Self::poll_order),
-/// [`poll_outcome`](Self::poll_outcome), [`poll_notice`](Self::poll_notice) until they are empty and
-/// [`poll_timeout`](Self::poll_timeout) once.
+/// [`poll_outcome`](Self::poll_outcome), [`poll_notice`](Self::poll_notice) until they are empty
+/// and [`poll_timeout`](Self::poll_timeout) once.
 #[derive(Debug)]
 pub struct Engine<B> {
     /// The latest time it was told.

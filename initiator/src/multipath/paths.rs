@@ -22,8 +22,8 @@ pub struct PathSpec {
     pub name: String,
     /// Time limits in force, for status.
     pub limits: Vec<Limit>,
-    /// A device without a world-wide name is taken for the same if serial number, model and size are
-    /// equal. Without it such a device has one path.
+    /// A device without a world-wide name is taken for the same if serial number, model and size
+    /// are equal. Without it such a device has one path.
     pub allow_weak: bool,
 }
 

@@ -1,8 +1,8 @@
 //! Which of many byte ranges have a byte in common with a given one.
 //!
-//! Short ranges (every write is one) stand sorted by their first byte in one vector, so that a look-up
-//! reads a few neighbours and an insertion moves a few kilobytes at most; long ones (a discard of
-//! gigabytes) are few and looked through. Nothing is allocated once the vectors have grown.
+//! Short ranges (every write is one) stand sorted by their first byte in one vector, so that a
+//! look-up reads a few neighbours and an insertion moves a few kilobytes at most; long ones (a
+//! discard of gigabytes) are few and looked through. Nothing is allocated once the vectors have grown.
 
 use corbel_proto::memory::SEGMENT_BYTES_MAX;
 

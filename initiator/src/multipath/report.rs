@@ -141,7 +141,7 @@ impl<B: Buffer> Engine<B> {
     }
 
     fn no_part_on_path(&self, flush: &Entry<B>) -> bool {
-        let of = |part: &Entry<B>| matches!(part.role, Role::Part { parent, .. } if self.table[parent].seq == flush.seq);
+        let of = |part: &Entry<B>| self.flush_of(part) == Some(flush.seq);
         !self.table.iter().any(|(_, part)| of(part) && part.state == State::OnPath)
     }
 

@@ -1,7 +1,7 @@
 //! The safety rules, each with a switch.
 //!
-//! Production keeps them all ([`Rules::SOUND`]). The simulator breaks one at a time to prove that its
-//! checkers would notice.
+//! Production keeps them all ([`Rules::SOUND`]). The simulator breaks one at a time to prove that
+//! its checkers would notice.
 
 /// Which rules are kept. Each field says what is lost without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

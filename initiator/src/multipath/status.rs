@@ -190,7 +190,7 @@ pub enum Notice {
     QueueGivenUp,
     /// The size is another one now, in bytes.
     Resized(u64),
-    /// The device was restarted while acknowledged writes may have been in a volatile cache; the next
-    /// flush fails.
+    /// The device was restarted while acknowledged writes may have been in a volatile cache; the
+    /// next flush fails.
     CacheLost,
 }

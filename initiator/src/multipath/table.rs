@@ -87,6 +87,8 @@ pub(super) struct Entry<B> {
     /// Paths that were too busy for it, and how long they want to be left alone.
     pub(super) busy: SmallVec<[PathId; 4]>,
     pub(super) busy_for: Duration,
+    /// Since when it was told to come later.
+    pub(super) busy_since: Option<Instant>,
     /// Rounds in which every path failed it.
     pub(super) rounds: u32,
     /// Since when no path could do it although some were ready.
@@ -167,6 +169,7 @@ impl<B> Table<B> {
             failed: SmallVec::new(),
             busy: SmallVec::new(),
             busy_for: Duration::ZERO,
+            busy_since: None,
             rounds: 0,
             stuck_since: None,
             dying: None,

@@ -4,7 +4,12 @@ mod bench;
 mod errors;
 mod fence;
 mod flush;
+mod groups;
+mod hedge;
+mod identity;
+mod lifecycle;
 mod no_path;
 mod order;
+mod report;
 
 use bench::*;
