@@ -223,6 +223,11 @@ impl<B: Buffer> Engine<B> {
         self.detaching.is_some() && done && (settled || over)
     }
 
+    /// Nothing of any request is on its way, or may still be.
+    pub fn is_quiet(&self) -> bool {
+        self.doubts.is_empty() && self.tries.is_empty()
+    }
+
     /// Answers every request now. What is on a path is aborted; memory that a path still has comes
     /// back to the engine and is dropped there.
     fn end_all(&mut self, error: IoError) {

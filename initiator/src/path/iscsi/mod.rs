@@ -54,13 +54,13 @@ use slab::Slab;
 
 use super::{Life, PathEvent, PathFault, Tried, Try, Verdict};
 use crate::multipath::status::Limit;
-use config::Config;
+pub use config::{Chap, Config, Digests, Timers, isid_for};
 use doubt::{Doubts, Place};
 use login::LoggingIn;
 use random::Random;
 use session::Session;
 use tries::Held;
-use wire::{Chunk, StreamId, Wire};
+pub use wire::{Chunk, StreamId, Wire};
 
 /// What the path does.
 #[derive(Debug)]
@@ -267,6 +267,11 @@ impl<B: Buffer> IscsiPath<B> {
     /// What happened.
     pub fn poll_event(&mut self) -> Option<PathEvent<B>> {
         self.events.pop_front()
+    }
+
+    /// No stream, and none wanted.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
     }
 
     /// Every doubt of this path has been proven over.
