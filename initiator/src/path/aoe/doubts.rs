@@ -2,17 +2,17 @@
 //!
 //! AoE has no abort and no session: of a copy that was sent and not answered nothing can be known
 //! but that no frame lives for ever. So a doubt has an end in time, and a [`Life`] is such an end:
-//! moments are counted in steps of [`STEP`], which keeps them few. A doubt ends earlier if every
+//! moments are counted in steps of 50 ms, which keeps them few. A doubt ends earlier if every
 //! copy has been answered after all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use corbel_proto::time::{Duration, Instant};
+use corbel_proto::time::Instant;
 
 use crate::path::{Life, TryId};
 
-/// Ends are rounded up to these.
-const STEP: Duration = Duration::from_millis(50);
+/// Ends are rounded up to these: 50 ms, in nanoseconds.
+const STEP: u64 = 50_000_000;
 
 /// Tags of unanswered copies that are remembered. Doubts of copies beyond them end in time only.
 const TAGS_MAX: usize = 4096;
@@ -38,11 +38,11 @@ pub(super) struct Doubts {
 }
 
 const fn step_of(moment: Instant) -> u64 {
-    moment.as_nanos().div_ceil(STEP.as_nanos() as u64)
+    moment.as_nanos().div_ceil(STEP)
 }
 
 const fn moment_of(step: u64) -> Instant {
-    Instant::from_nanos(step.saturating_mul(STEP.as_nanos() as u64))
+    Instant::from_nanos(step.saturating_mul(STEP))
 }
 
 impl Doubts {
@@ -127,6 +127,7 @@ impl Doubts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use corbel_proto::time::Duration;
 
     fn at(ms: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(ms)

@@ -15,16 +15,17 @@
 //!
 //! How to drive it: after every call that takes `now`, take frames with [`AoePath::transmit`] and
 //! events with [`AoePath::poll_event`] until there are none, and set one timer to
-//! [`AoePath::poll_timeout`]. What is taken has to be sent at once or dropped: a doubt is counted from
-//! the moment a frame was handed out.
+//! [`AoePath::poll_timeout`]. What is taken has to be sent at once or dropped: a doubt is counted
+//! from the moment a frame was handed out.
 //!
-//! *Durable.* A write is taken for stable when it is acknowledged, as the Linux client takes it: its
-//! protocol knows of no volatile cache. A server that says it has one (IDENTIFY word 85), or of which
-//! the configuration says so, is sent flushes.
+//! *Durable.* A write is taken for stable when it is acknowledged, as the Linux client takes it:
+//! its protocol knows of no volatile cache. A server that says it has one (IDENTIFY word 85), or of
+//! which the configuration says so, is sent flushes.
 //!
-//! *Doubt.* AoE has no abort and no session, so time is the only proof that a copy of a command is not
-//! on its way: [`Timers::doubt_hold`] after a try that was given up, [`Timers::copy_hold`] after one
-//! that was answered, but not for each of its copies. The hold ends early if the answers come.
+//! *Doubt.* AoE has no abort and no session, so time is the only proof that a copy of a command is
+//! not on its way: [`Timers::doubt_hold`] after a try that was given up, [`Timers::copy_hold`]
+//! after one that was answered, but not for each of its copies. The hold ends early if the answers
+//! come.
 
 mod doubts;
 mod judge;

@@ -41,8 +41,8 @@ pub(super) struct Seek {
 }
 
 impl Seek {
-    const fn new(since: Instant, next: Instant) -> Self {
-        Self { next, wait: ASK_FIRST, since, asked: 0 }
+    const fn new(first: Instant) -> Self {
+        Self { next: first, wait: ASK_FIRST, since: first, asked: 0 }
     }
 
     /// Asks soon, but not without end.
@@ -51,8 +51,9 @@ impl Seek {
     }
 }
 
-/// Trying what comes through. First a long frame; if that is lost, a short one until it is answered,
-/// then the long one once more: a server that was only slow is not taken for a narrow way.
+/// Trying what comes through. First a long frame; if that is lost, a short one until it is
+/// answered, then the long one once more: a server that was only slow is not taken for a narrow
+/// way.
 #[derive(Debug)]
 pub(super) struct Probe {
     /// Sectors of the long frame, if there are longer frames than plain ones.
@@ -68,7 +69,7 @@ impl<B: Buffer> AoePath<B> {
 
     fn seek_from(&mut self, now: Instant, first: Instant) {
         self.state = match self.link {
-            Some(link) if link.up => State::Seeking(Seek::new(now, first)),
+            Some(link) if link.up => State::Seeking(Seek::new(first)),
             _ => State::NoLink,
         };
         if let State::Seeking(_) = self.state {
@@ -147,8 +148,8 @@ impl<B: Buffer> AoePath<B> {
         }
     }
 
-    /// Somebody says that it serves our shelf and slot; because we `asked`, or on its own. Who is not
-    /// known yet is believed only if it could hear us ask.
+    /// Somebody says that it serves our shelf and slot; because we `asked`, or on its own. Who is
+    /// not known yet is believed only if it could hear us ask.
     fn hear_of(&mut self, now: Instant, found: &Found, asked: bool) {
         let seeking = matches!(self.state, State::Seeking(_));
         match self.remote {

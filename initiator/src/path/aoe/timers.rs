@@ -8,8 +8,8 @@ use corbel_proto::time::Duration;
 pub struct Timers {
     /// A command is repeated for so long; then its try ends, and another path may do it.
     pub give_up: Duration,
-    /// The path is down when nothing at all was heard for so long, although commands wait and one of
-    /// them was repeated three times.
+    /// The path is down when nothing at all was heard for so long, although commands wait and one
+    /// of them was repeated three times.
     pub silence: Duration,
     /// How often the device is asked who it is, load or no load.
     pub check_every: Duration,

@@ -1,5 +1,7 @@
 //! Against a server that is told how to behave. Time is what the test says it is.
 
+mod doubt;
+mod life;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -153,6 +155,9 @@ impl Server {
 /// What becomes of a frame: lost, or so much later.
 type Fate = Option<Duration>;
 
+/// The fates of a frame to the server, and of its answer.
+type Wire = Box<dyn FnMut(&[u8]) -> (Fate, Fate)>;
+
 /// A path, a server and a wire between them.
 struct Farm {
     path: AoePath<HeapBuffer>,
@@ -160,8 +165,7 @@ struct Farm {
     now: Instant,
     /// Frames to the path.
     coming: Vec<(Instant, Vec<u8>)>,
-    /// Fate of a frame to the server, and of its answer.
-    fate: Box<dyn FnMut(&[u8]) -> (Fate, Fate)>,
+    fate: Wire,
     sent: Vec<(Instant, Vec<u8>)>,
     events: Vec<(Instant, PathEvent<HeapBuffer>)>,
 }
@@ -311,12 +315,12 @@ impl Farm {
 }
 
 /// Everything arrives, in a millisecond.
-fn well() -> Box<dyn FnMut(&[u8]) -> (Fate, Fate)> {
+fn well() -> Wire {
     Box::new(|_| (Some(Duration::ZERO), Some(MS)))
 }
 
 /// Nothing arrives.
-fn black_hole() -> Box<dyn FnMut(&[u8]) -> (Fate, Fate)> {
+fn black_hole() -> Wire {
     Box::new(|_| (None, None))
 }
 

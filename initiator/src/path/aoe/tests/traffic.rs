@@ -4,7 +4,7 @@ use super::*;
 use crate::request::IoError;
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 512) as u8).collect()
+    (0..len).map(|i| (i * 7 + i / 512).to_le_bytes()[0]).collect()
 }
 
 #[test]
@@ -215,11 +215,11 @@ fn every_try_ends_once_and_data_is_right_whatever_is_lost() {
             (way(), way())
         });
         let mut written = BTreeMap::new();
-        for id in 0..40 {
-            let offset = id * 16 * 1024;
-            let data = vec![id as u8 + 1; 16 * 1024];
-            written.insert(id, (offset as usize, data.clone()));
-            farm.write(id, offset, data);
+        for id in 0..40u8 {
+            let start = usize::from(id) * 16 * 1024;
+            let data = vec![id + 1; 16 * 1024];
+            written.insert(u64::from(id), (start, data.clone()));
+            farm.write(u64::from(id), start as u64, data);
             farm.run(17);
         }
         farm.run(60_000);
