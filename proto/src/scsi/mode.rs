@@ -41,6 +41,7 @@ pub fn page(page: u8, parameters: &Parameters, changeable: bool) -> Option<Vec<u
             out[2] = u8::from(parameters.descriptor_sense) << 2;
             out[3] = fixed << 4; // QUEUE ALGORITHM MODIFIER: unrestricted reordering allowed
             out[4] = u8::from(parameters.software_write_protect) << 3;
+            out[5] = fixed << 6; // TAS: who is aborted by another is answered TASK ABORTED
             if !changeable {
                 out[8..10].copy_from_slice(&[0xff, 0xff]); // BUSY TIMEOUT PERIOD: unlimited
             }

@@ -76,15 +76,15 @@ pub trait Device<B>: Debug {
     /// The medium is done.
     fn outcome(&self, work: Self::Work, outcome: Outcome<B>) -> Response<B>;
 
-    /// Another initiator cleared this one's tasks; it is told with its next command (2Fh/00h).
-    fn cleared(&self, nexus: &mut Self::Nexus);
-
     /// LOGICAL UNIT RESET: called once, whatever the number of sessions and shards; every nexus
     /// finds out by itself.
     fn reset(&self);
 
     /// The answer of a logical unit that is not there (INQUIRY and REPORT LUNS still are).
     fn missing(ask: &Ask<'_>) -> Response<B>;
+
+    /// The answer to a command that another initiator's task management ended.
+    fn aborted() -> Response<B>;
 
     /// The answer to a command that the wire spoilt.
     fn faulty(fault: TaskFault) -> Response<B>;

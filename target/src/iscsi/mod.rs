@@ -44,8 +44,6 @@ pub enum Message {
     Clear {
         /// Logical unit.
         volume: VolumeId,
-        /// Sessions are told that they were reset, not only cleared.
-        reset: bool,
         /// Who waits.
         shard: ShardId,
         /// Its number for this.

@@ -8,9 +8,7 @@ use corbel_proto::scsi::{Condition, Status};
 use smallvec::SmallVec;
 
 use super::device::{Ask, Device, Next, View};
-use crate::scsi::{
-    self, Action, Attention, LogicalUnit, MediaPlan, MissingLun, Nexus, Plan, Reply,
-};
+use crate::scsi::{self, Action, LogicalUnit, MediaPlan, MissingLun, Nexus, Plan, Reply};
 use crate::volume::request::segments_bytes;
 use crate::volume::{Outcome, VolumeId};
 
@@ -151,10 +149,6 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         Response { status: done.status as u8, sense: sense.unwrap_or_default(), data, wanted }
     }
 
-    fn cleared(&self, nexus: &mut Nexus) {
-        nexus.attend(Attention::CommandsCleared);
-    }
-
     fn reset(&self) {
         Self::reset(self);
     }
@@ -167,6 +161,15 @@ impl<B: Buffer> Device<B> for LogicalUnit {
             Action::Media(_) | Action::Parameters(_) => {
                 check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0)
             }
+        }
+    }
+
+    fn aborted() -> Response<B> {
+        Response {
+            status: Status::TaskAborted as u8,
+            sense: SmallVec::new(),
+            data: DataIn::None,
+            wanted: 0,
         }
     }
 

@@ -15,23 +15,20 @@ pub enum Attention {
     PowerOn = 0,
     /// The unit was reset.
     Reset = 1,
-    /// Commands of this initiator were cleared by another.
-    CommandsCleared = 2,
     /// A medium was loaded.
-    MediumLoaded = 3,
+    MediumLoaded = 2,
     /// The volume has another size.
-    CapacityChanged = 4,
+    CapacityChanged = 3,
     /// Another initiator changed mode parameters.
-    ModeChanged = 5,
+    ModeChanged = 4,
     /// REPORT LUNS has something new.
-    LunsChanged = 6,
+    LunsChanged = 5,
 }
 
 /// All, in the order they are told.
-const ORDER: [Attention; 7] = [
+const ORDER: [Attention; 6] = [
     Attention::PowerOn,
     Attention::Reset,
-    Attention::CommandsCleared,
     Attention::MediumLoaded,
     Attention::CapacityChanged,
     Attention::ModeChanged,
@@ -44,7 +41,6 @@ impl Attention {
         match self {
             Self::PowerOn => Condition::POWER_ON_OR_RESET_OCCURRED,
             Self::Reset => Condition::BUS_DEVICE_RESET_FUNCTION_OCCURRED,
-            Self::CommandsCleared => Condition::COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
             Self::MediumLoaded => Condition::NOT_READY_TO_READY_CHANGE,
             Self::CapacityChanged => Condition::CAPACITY_DATA_HAS_CHANGED,
             Self::ModeChanged => Condition::MODE_PARAMETERS_CHANGED,

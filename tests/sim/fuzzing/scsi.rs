@@ -70,7 +70,7 @@ impl Bench {
         let who = usize::from(operation >> 7);
         match operation & 31 {
             0 => self.unit.reset(),
-            1 => self.nexuses[who].attend(Attention::CommandsCleared),
+            1 => self.nexuses[who].attend(Attention::ModeChanged),
             2 => self.volume.resize(u64::from(script.u16()) << 14 | 1 << 13),
             3 => self.luns_generation += 1,
             4 => self.volume.count_flush_failure(),

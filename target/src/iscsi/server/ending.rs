@@ -22,8 +22,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 self.fence(tsih, shard, successor, cx);
             }
             Between::SessionFenced { successor } => self.fenced(successor, cx),
-            Between::Clear { volume, reset, shard, ask } => {
-                self.clear_for(volume, reset, (shard, ask), cx);
+            Between::Clear { volume, shard, ask } => {
+                self.clear_for(volume, (shard, ask), cx);
             }
             Between::Cleared { ask } => {
                 if let Ok(key) = usize::try_from(ask) {

@@ -162,7 +162,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             session.at_medium -= 1;
             if !stopped && let Some(nexus) = session.nexuses.get(&unit) {
                 session.tasks.remove(&itt);
-                let response = nexus.device.outcome(work, outcome);
+                let response = match outcome {
+                    // Not stopped by its own initiator, so by another.
+                    Outcome::Cancelled => D::aborted(),
+                    outcome => nexus.device.outcome(work, outcome),
+                };
                 if let Some(id) = session.conn
                     && let Some(conn) = self.conns.get_mut(id.key())
                 {
@@ -175,6 +179,39 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.drained(drain, cx);
         }
         self.finish_session(tsih, cx);
+    }
+
+    /// Ends the commands of a session that are on a fitting unit because another initiator wants
+    /// so: each is answered, with TASK ABORTED (SAM-5 5.3.1; the control mode page's TAS says so)
+    /// or, if the medium has it already, with what becomes of it.
+    pub(super) fn end_for_another<H>(
+        &mut self,
+        tsih: u16,
+        fits: impl Fn((u16, u32)) -> bool,
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(session) = self.sessions.get_mut(&tsih) else { return };
+        let conn = session.conn;
+        let mut unsent = Vec::new();
+        session.tasks.retain(|&itt, task| match task.state {
+            State::Submitted(key) if fits(task.unit) => {
+                // If it is cancelled, its outcome comes and says so.
+                cx.engine.cancel(cx.host, self.works[key].request);
+                true
+            }
+            State::Gathering(_) if fits(task.unit) => {
+                unsent.push(itt);
+                false
+            }
+            _ => true,
+        });
+        if let Some(conn) = conn.and_then(|id| self.conns.get_mut(id.key())) {
+            for itt in unsent {
+                conn.wire.respond(itt, D::aborted());
+            }
+        }
     }
 
     /// Ends a command without an answer. Returns the request that may still reach the medium.

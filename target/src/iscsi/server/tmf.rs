@@ -53,7 +53,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 volumes.sort_unstable();
                 volumes.dedup();
                 target.luns.values().for_each(|unit| unit.reset());
-                self.clear_everywhere(&volumes, true, Some(tsih), then, cx);
+                self.clear_everywhere(&volumes, Some(tsih), then, cx);
             }
             (Function::TargetColdReset, _) => {
                 self.answer(id, request.itt, TaskOutcome::Unsupported);
@@ -65,11 +65,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 self.abort_task_set(tsih, (number, volume.0), then, cx);
             }
             (Function::ClearTaskSet, Some(unit)) => {
-                self.clear_everywhere(&[unit.volume()], false, Some(tsih), then, cx);
+                self.clear_everywhere(&[unit.volume()], Some(tsih), then, cx);
             }
             (Function::LogicalUnitReset, Some(unit)) => {
                 unit.reset();
-                self.clear_everywhere(&[unit.volume()], true, Some(tsih), then, cx);
+                self.clear_everywhere(&[unit.volume()], Some(tsih), then, cx);
             }
             (Function::ClearAca | Function::TaskReassign | Function::Unknown(_), Some(_)) => {
                 self.answer(id, request.itt, TaskOutcome::Unsupported);
@@ -128,17 +128,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     }
 
     /// Stops the tasks of a session that are on a fitting unit, answered ones that are still being
-    /// sent included. True if there were any.
+    /// sent included.
     fn stop_tasks<H>(
         &mut self,
         tsih: u16,
         fits: impl Fn((u16, u32)) -> bool,
         cx: &mut Context<'_, B, H>,
-    ) -> bool
-    where
+    ) where
         H: Host<Memory = B, Buf = B>,
     {
-        let Some(session) = self.sessions.get(&tsih) else { return false };
+        let Some(session) = self.sessions.get(&tsih) else { return };
         let mut tags: Vec<u32> =
             session.tasks.iter().filter(|(_, task)| fits(task.unit)).map(|(&itt, _)| itt).collect();
         let conn = session.conn.and_then(|id| self.conns.get(id.key()));
@@ -152,7 +151,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         for &itt in &tags {
             self.stop(tsih, itt, cx);
         }
-        !tags.is_empty()
     }
 
     /// Stopped requests that the engine still has.
@@ -165,7 +163,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     fn clear_everywhere<H>(
         &mut self,
         volumes: &[VolumeId],
-        reset: bool,
         by: Option<u16>,
         then: Then,
         cx: &mut Context<'_, B, H>,
@@ -176,12 +173,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let others = usize::from(shards.saturating_sub(1)) * volumes.len();
         let mut still = Vec::new();
         for &volume in volumes {
-            still.extend(self.clear_here(volume, reset, by, cx));
+            still.extend(self.clear_here(volume, by, cx));
         }
         let Some(ask) = self.drain(still, others, then, cx) else { return };
         for &volume in volumes {
             for other in (0..shards).filter(|other| *other != shard) {
-                let clear = Between::Clear { volume, reset, shard, ask: ask as u64 };
+                let clear = Between::Clear { volume, shard, ask: ask as u64 };
                 cx.host.post(other, Message::Iscsi(clear));
             }
         }
@@ -191,7 +188,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     fn clear_here<H>(
         &mut self,
         volume: VolumeId,
-        reset: bool,
         by: Option<u16>,
         cx: &mut Context<'_, B, H>,
     ) -> Vec<usize>
@@ -199,14 +195,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         for tsih in self.sessions.keys().copied().collect::<Vec<_>>() {
-            let had_tasks = self.stop_tasks(tsih, |unit| unit.1 == volume.0, cx);
-            let Some(session) = self.sessions.get_mut(&tsih) else { continue };
-            let told = had_tasks && !reset && by != Some(tsih);
-            for (unit, nexus) in &mut session.nexuses {
-                if told && unit.1 == volume.0 {
-                    nexus.device.cleared(&mut nexus.state);
-                }
+            if by == Some(tsih) {
+                self.stop_tasks(tsih, |unit| unit.1 == volume.0, cx);
+            } else {
+                self.end_for_another(tsih, |unit| unit.1 == volume.0, cx);
             }
+            let Some(session) = self.sessions.get_mut(&tsih) else { continue };
             if let Some(id) = session.conn {
                 self.touch(id);
             }
@@ -218,13 +212,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     pub(super) fn clear_for<H>(
         &mut self,
         volume: VolumeId,
-        reset: bool,
         then: (ShardId, u64),
         cx: &mut Context<'_, B, H>,
     ) where
         H: Host<Memory = B, Buf = B>,
     {
-        let still = self.clear_here(volume, reset, None, cx);
+        let still = self.clear_here(volume, None, cx);
         self.drain(still, 0, Then::Acknowledge(then.0, then.1), cx);
     }
 

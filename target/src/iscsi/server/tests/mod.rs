@@ -27,22 +27,16 @@ fn status(status: u8, wanted: u64) -> Response<HeapBuffer> {
 }
 
 impl Device<HeapBuffer> for Disk {
-    /// Tasks that another initiator cleared.
-    type Nexus = u32;
+    type Nexus = ();
     type Work = u64;
 
     fn volume(&self) -> VolumeId {
         self.0.id
     }
 
-    fn nexus(self: &Arc<Self>, _: &View<'_>) -> u32 {
-        0
-    }
+    fn nexus(self: &Arc<Self>, _: &View<'_>) {}
 
-    fn begin(&self, cleared: &mut u32, ask: &Ask<'_>) -> Next<HeapBuffer, u64> {
-        if std::mem::take(cleared) > 0 {
-            return Next::Answer(status(2, 0));
-        }
+    fn begin(&self, (): &mut (), ask: &Ask<'_>) -> Next<HeapBuffer, u64> {
         let bytes = u64::from(ask.cdb[1]) * 512;
         let request = |kind| Request { volume: self.0.clone(), kind, durable: false };
         match ask.cdb[0] {
@@ -54,7 +48,7 @@ impl Device<HeapBuffer> for Disk {
 
     fn data(
         &self,
-        _: &mut u32,
+        (): &mut (),
         _: &View<'_>,
         bytes: u64,
         data: Segments<HeapBuffer>,
@@ -71,14 +65,14 @@ impl Device<HeapBuffer> for Disk {
         }
     }
 
-    fn cleared(&self, cleared: &mut u32) {
-        *cleared += 1;
-    }
-
     fn reset(&self) {}
 
     fn missing(_: &Ask<'_>) -> Response<HeapBuffer> {
         status(2, 0)
+    }
+
+    fn aborted() -> Response<HeapBuffer> {
+        status(0x40, 0)
     }
 
     fn faulty(_: TaskFault) -> Response<HeapBuffer> {
@@ -434,22 +428,40 @@ fn reset_waits_for_every_session_on_every_shard() {
     assert!(client.heard(&mut world).is_empty(), "the other shard's disk still has a write");
     world.disk(1);
     client.completes_function(&mut world);
-    assert!(other.heard(&mut world).is_empty());
+    let done = ScsiResponse::parse(&other.one(&mut world).0).unwrap();
+    assert_eq!((done.itt, done.status), (5, 0), "it was done before the reset was");
 }
 
+/// An initiator whose command ended in silence waited for it until its own time limit.
 #[test]
-fn cleared_initiator_is_told_and_the_one_that_cleared_is_not() {
-    let mut world = World::new();
-    let mut client = world.logged_in(0, 1);
-    let mut other = world.logged_in(1, 2);
-    other.command(&mut world, 5, 0x2a, 1);
-    client.function(&mut world, Function::ClearTaskSet, TAG_NONE);
-    world.disk(1);
-    client.completes_function(&mut world);
-    for (client, status) in [(&mut other, 2), (&mut client, 0)] {
-        client.command(&mut world, 9, 0x00, 0);
-        let response = ScsiResponse::parse(&client.one(&mut world).0).unwrap();
-        assert_eq!(response.status, status);
+fn commands_that_another_initiator_ends_are_answered_and_its_own_are_not() {
+    for function in [Function::ClearTaskSet, Function::LogicalUnitReset, Function::TargetWarmReset]
+    {
+        let mut world = World::new();
+        let mut client = world.logged_in(0, 1);
+        let mut others = [world.logged_in(0, 2), world.logged_in(1, 3)];
+        client.command(&mut world, 4, 0x2a, 1);
+        for other in &mut others {
+            other.command(&mut world, 5, 0x2a, 1);
+            other.command(&mut world, 6, 0x2a, 1); // the same blocks: it waits
+        }
+        client.function(&mut world, function, TAG_NONE);
+        world.disk(0);
+        world.disk(1);
+        client.completes_function(&mut world);
+        assert!(client.heard(&mut world).is_empty(), "it knows what it ended");
+        for other in &mut others {
+            let mut ends: Vec<_> = other
+                .heard(&mut world)
+                .iter()
+                .map(|(bhs, _)| ScsiResponse::parse(bhs).unwrap())
+                .map(|response| (response.itt, response.status))
+                .collect();
+            ends.sort_unstable();
+            assert_eq!(ends.iter().map(|(itt, _)| *itt).collect::<Vec<_>>(), [5, 6]);
+            assert_eq!(ends[1].1, 0x40, "{function:?}: TASK ABORTED");
+        }
+        assert!(world.shards.iter().all(|shard| shard.machine.ops.is_empty()));
     }
 }
 
