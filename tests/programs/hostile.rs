@@ -290,7 +290,8 @@ fn damage(bytes: &mut Vec<u8>, rng: &mut Rng, header: usize) {
 fn bad_frames(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyError> {
     let aoe = &stage.arguments.aoe;
     let mut port = Port::open(&aoe.interface)?;
-    for sent in 0..count {
+    let mut taken = 0;
+    for _ in 0..count {
         let mut frame = discover::query(port.mac, aoe.shelf, aoe.slot, 0).to_vec();
         // Commands 0 to 3, most often ATA: registers of reads; never a write inside the device,
         // whose data the good clients check.
@@ -308,9 +309,11 @@ fn bad_frames(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyErro
         if is_write_or_lock(&frame) {
             continue;
         }
-        if port.send(&frame).is_err() && sent == 0 {
-            return Err("the interface does not take frames".into());
-        }
+        // One drawn out beyond the MTU is refused, and that is right.
+        taken += u64::from(port.send(&frame).is_ok());
+    }
+    if taken < count / 4 {
+        return Err(format!("the interface took {taken} of {count} frames").into());
     }
     Ok(())
 }
