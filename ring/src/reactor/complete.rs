@@ -131,7 +131,7 @@ impl Reactor {
 
     fn sent(&mut self, key: u32, cqe: Cqe) {
         let flight = self.flights.get(key);
-        let (tag, file, target, held) = (flight.tag, flight.file, flight.target, flight.is_busy());
+        let (file, held) = (flight.file, flight.is_busy());
         let cancelled = flight.cancelled;
         let Work::Send { message, zero_copy } = flight.work() else {
             unreachable!("dispatched by kind")
@@ -139,6 +139,11 @@ impl Reactor {
         let (zero_copy, frame) = (*zero_copy, message.body.frame);
         let Ok(n) = u64::try_from(cqe.result) else {
             return match -cqe.result {
+                // The kernel holds the message although it would not send it.
+                libc::EOPNOTSUPP if zero_copy && held && !cancelled => {
+                    self.files.forbid_zero_copy(file);
+                    self.send_rest(key, 0);
+                }
                 _ if held => self.hold(key, Event::Sent(Err(Failure::new("send", -cqe.result)))),
                 _ if cancelled => self.finish_failed(key, libc::ECANCELED),
                 // This socket cannot, or no locked memory is left: copy.
@@ -177,13 +182,21 @@ impl Reactor {
             }
             return;
         }
-        // Short, and the kernel still holds the first part: the rest goes as a new operation.
+        // Short, and the kernel still holds the first part.
+        self.send_rest(key, done);
+    }
+
+    /// Goes on behind the first `done` bytes as a new operation, while the kernel holds the old one.
+    fn send_rest(&mut self, key: u32, done: u64) {
         let mut rest = self.messages.pop().unwrap_or_default();
-        if let Work::Send { message, .. } = self.flights.get(key).work() {
+        let flight = self.flights.get(key);
+        let (tag, file, target, cancelled) =
+            (flight.tag, flight.file, flight.target, flight.cancelled);
+        if let Work::Send { message, .. } = flight.work() {
             message.copy_into(&mut rest);
         }
         rest.body.done = done;
-        self.flights.get(key).delivered = true;
+        flight.delivered = true;
         let work = Work::Send { message: rest, zero_copy: false };
         let next = self.flights.insert(Flight::new(tag, file, target, work));
         if cancelled { self.finish_failed(next.key, libc::ECANCELED) } else { self.start(next.key) }

@@ -205,6 +205,24 @@ fn send_and_compare(zero_copy_bytes_min: Option<u32>) {
 }
 
 #[test]
+fn a_socket_that_must_copy_is_copied_to() {
+    let config = Config { entries: 64, zero_copy_bytes_min: Some(1), ..Config::default() };
+    let mut reactor = reactor_with(config);
+    let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let file = reactor.attach(near.into());
+    for _ in 0..2 {
+        let piece = filled(&reactor, 4096, 3);
+        let mut message = reactor.message();
+        message.payload(piece);
+        reactor.submit(Op::Send { file, message }, 4);
+        let Event::Sent(result) = one(&mut reactor) else { panic!() };
+        assert_eq!(result, Ok(4096));
+        let mut got = [0; 4096];
+        far.read_exact(&mut got).unwrap();
+    }
+}
+
+#[test]
 fn a_long_message_is_sent_whole_by_copying() {
     send_and_compare(None);
 }

@@ -145,8 +145,8 @@ impl Nbd {
             (tag::NBD_SENT, event) => {
                 let Some(client) = self.clients.get_mut(key) else { return };
                 client.sending = false;
-                if matches!(event, Event::Sent(Err(_))) {
-                    self.end(key, reactor, "the client is gone");
+                if let Event::Sent(Err(failure)) = event {
+                    self.end(key, reactor, &failure.to_string());
                 }
             }
             _ => {}
