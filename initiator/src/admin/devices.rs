@@ -1,12 +1,16 @@
 //! What the control plane asks of the devices.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::config::{DeviceSettings, PathSettings, Setting};
 use crate::multipath::policy::Policy;
-use crate::multipath::status::{DeviceStatus, Limit};
+use crate::multipath::status::{DeviceStatus, Limit, Notice};
+
+/// Is told what happens to a device, by its name. Called on the device's thread: it never waits.
+pub type NoticeSink = Arc<dyn Fn(&str, &Notice) + Send + Sync>;
 
 /// Takes the answer to a call. Called once, from any thread, at any time; it never blocks.
 pub type Reply = Box<dyn FnOnce(Result<Answer, String>) + Send>;

@@ -2,14 +2,55 @@
 //! signals, by systemd and by Prometheus.
 //!
 //! ```text
+//! run.rs       from a configuration to a running initiator, and its end
 //! devices.rs   what it asks of the devices: the trait, commands and answers
+//! calls.rs     the asking: never for longer than a device may take
+//! control.rs   what may be done, one thing at a time where that matters
+//! reload.rs    from one configuration to the next, device by device
+//! events.rs    what happens to devices: to the log, to the hook, to udev
+//! socket.rs    the control socket: who may, how much, how long
+//! protocol.rs  requests and responses, and the asking side
+//! signals.rs   SIGTERM, SIGINT, SIGHUP; what systemd hears
+//! metrics.rs   figures for Prometheus;  http.rs  the little HTTP that takes
+//! status.rs    how all devices are, as stable JSON;  text.rs  the same for people
+//! udev.rs      what udev is told of a device
+//! limits.rs    what the system lets the process use
 //! ```
+//!
+//! It runs on the main thread, on tokio; nothing here touches the data path. A device that does
+//! not answer delays nothing that is asked about another one.
 
+mod calls;
+mod control;
 mod devices;
+mod events;
+mod http;
+mod limits;
+mod metrics;
+mod protocol;
+mod reload;
+mod run;
+mod signals;
+mod socket;
+mod status;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod udev;
 
 use std::time::Duration;
 
-pub use devices::{Answer, Command, Devices, Presented, Reply, Report};
+pub use devices::{Answer, Command, Devices, NoticeSink, Presented, Reply, Report};
+pub use limits::{raise_limits, stay_in_memory};
+pub use protocol::{AskError, ErrorKind, Request, Response, ask};
+pub use run::{Plan, RunError, Source, run};
+pub use status::{Known, Status};
+pub use text::render;
 
 /// A device that has not answered by then is busy; what was asked may still happen.
 pub const CALL_MAX: Duration = Duration::from_secs(2);
+
+/// How long requests under way may take when the daemon ends or a device leaves the
+/// configuration; then they fail.
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -288,7 +288,8 @@ impl Setting {
     }
 }
 
-fn unknown(key: &str) -> Wrong {
+/// There is no such key.
+pub(super) fn unknown(key: &str) -> Wrong {
     let right = match nearest(&key.replace('-', "_"), POLICY_KEYS.into_iter()) {
         Some(known) => format!("did you mean `{known}`?"),
         None => format!("there are {}", POLICY_KEYS.join(", ")),

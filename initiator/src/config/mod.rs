@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use corbel_proto::iscsi::name::Name;
 
-use crate::multipath::policy::Policy;
+use crate::multipath::policy::{NoPath, Policy};
 use crate::multipath::status::Limit;
 
 pub use diff::{Change, Diff, diff};
@@ -182,6 +182,38 @@ impl DeviceSettings {
             mutual_chap: None,
             digests: Digests::default(),
         }
+    }
+
+    /// Sets a key of the policy or a timer, as in the file (`-` or `_`, no quotes).
+    ///
+    /// # Errors
+    /// If there is no such key, or the value is none of its.
+    pub fn set(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), Wrong> {
+        let given = key.replace('-', "_");
+        let timer = self.timers.each().into_iter().find(|(name, _)| *name == given);
+        let known = match timer {
+            Some((known, _)) => {
+                self.timers.set(known, value)?;
+                known
+            }
+            None => {
+                let known = knob::POLICY_KEYS.into_iter().find(|known| *known == given);
+                let known = known.ok_or_else(|| knob::unknown(key))?;
+                knob::set_policy(&mut self.policy, known, value)?;
+                known
+            }
+        };
+        self.origins.note(known, origin);
+        Ok(())
+    }
+
+    /// `shared = true`: what the lease allows, for storage that several hosts use.
+    pub fn share(&mut self, sanlock_io_timeout: Duration, origin: Origin) {
+        let lease = sanlock_io_timeout * SANLOCK_FAIL_FACTOR;
+        self.policy.no_path = NoPath::For(lease);
+        self.policy.write_age_max = Some(lease);
+        self.origins.note("no_path_retry", origin);
+        self.origins.note("write_age_max", origin);
     }
 
     /// The time limits in force on every path, and where each comes from.

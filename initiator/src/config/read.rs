@@ -94,15 +94,15 @@ fn device(
     let name = reader.required(table, "name", device_name);
     let own = Common::read(reader, table);
     let mut device = DeviceSettings::new(String::new());
-    let lease = lease(&own, defaults);
-    lease.filter(|_| own.shared.is_none()).inspect(|time| {
-        preset(&mut device, *time, Origin::SharedDefaults);
-    });
+    let io_timeout = shared(&own, defaults);
+    if let Some(io_timeout) = io_timeout.filter(|_| own.shared.is_none()) {
+        device.share(io_timeout, Origin::SharedDefaults);
+    }
     // What is wrong with it was said where it stands.
     defaults.apply(&mut device, Origin::Defaults);
-    lease.filter(|_| own.shared.is_some()).inspect(|time| {
-        preset(&mut device, *time, Origin::SharedDevice);
-    });
+    if let Some(io_timeout) = io_timeout.filter(|_| own.shared.is_some()) {
+        device.share(io_timeout, Origin::SharedDevice);
+    }
     for (span, wrong) in own.apply(&mut device, Origin::Device) {
         reader.findings.error(&span, wrong);
     }
@@ -118,7 +118,7 @@ fn device(
         }
         links.numbers.push((device.present.clone(), number.span));
     }
-    judge(reader, table, &device, lease);
+    judge(reader, table, &device, io_timeout.map(|time| time * SANLOCK_FAIL_FACTOR));
     if let Present::NbdUnix(_) | Present::NbdTcp(_) = &device.present {
         links.servers.push((device.present.clone(), table.span.clone()));
     }
@@ -238,21 +238,11 @@ impl Common {
     }
 }
 
-/// How long a lease outlives its last renewal, if the device is shared.
-fn lease(own: &Common, defaults: &Common) -> Option<Duration> {
+/// sanlock's `io_timeout`, if the device is shared.
+fn shared(own: &Common, defaults: &Common) -> Option<Duration> {
     let io_timeout = own.sanlock_io_timeout.or(defaults.sanlock_io_timeout);
-    own.shared
-        .or(defaults.shared)
-        .filter(|shared| *shared)
-        .map(|_| io_timeout.unwrap_or(SANLOCK_IO_TIMEOUT) * SANLOCK_FAIL_FACTOR)
-}
-
-/// `shared = true`: the values that it stands for.
-fn preset(device: &mut DeviceSettings, lease: Duration, from: Origin) {
-    device.policy.no_path = NoPath::For(lease);
-    device.policy.write_age_max = Some(lease);
-    device.origins.note("no_path_retry", from);
-    device.origins.note("write_age_max", from);
+    let shared = own.shared.or(defaults.shared).unwrap_or(false);
+    shared.then(|| io_timeout.unwrap_or(SANLOCK_IO_TIMEOUT))
 }
 
 /// What must hold between the values of one device.
