@@ -116,7 +116,7 @@ impl<B: Buffer> Engine<B> {
 
     /// Takes note of the cache behind a path that is used from now on.
     pub(super) fn learn(&mut self, index: usize, facts: &Facts) {
-        let (domain, lost) = self.domains.meet(facts);
+        let (domain, lost) = self.domains.meet(facts, self.paths[index].domain);
         self.paths[index].domain = domain;
         if lost {
             self.cache_lost();

@@ -47,11 +47,13 @@ impl Domains {
     }
 
     /// The cache behind a path that has come up, and whether it lost acknowledged writes since.
-    pub(super) fn meet(&mut self, facts: &Facts) -> (Option<u32>, bool) {
+    /// `before` is the one that was behind it.
+    pub(super) fn meet(&mut self, facts: &Facts, before: Option<u32>) -> (Option<u32>, bool) {
         let known = self.all.iter_mut().find(|domain| domain.name == facts.cache_domain);
         if !facts.volatile_cache {
             // A cache that is turned off is written back, if it is still the same.
-            if let Some(domain) = known.filter(|domain| domain.instance == facts.instance) {
+            let same = |one: &&mut Domain| Some(one.id) == before && one.instance == facts.instance;
+            if let Some(domain) = known.filter(same) {
                 domain.flushed = domain.written;
             }
             return (None, false);

@@ -2,7 +2,8 @@
 //!
 //! Short ranges (every write is one) stand sorted by their first byte in one vector, so that a
 //! look-up reads a few neighbours and an insertion moves a few kilobytes at most; long ones (a
-//! discard of gigabytes) are few and looked through. Nothing is allocated once the vectors have grown.
+//! discard of gigabytes) are few and looked through. Nothing is allocated once the vectors have
+//! grown.
 
 use corbel_proto::memory::SEGMENT_BYTES_MAX;
 

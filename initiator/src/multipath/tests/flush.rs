@@ -129,6 +129,27 @@ fn a_flush_needs_no_command_where_nothing_is_volatile() {
 }
 
 #[test]
+fn a_path_without_a_cache_says_nothing_about_its_nodes_cache() {
+    let mut bench = two_nodes(Cache::Trust, Rules::SOUND);
+    write_both(&mut bench);
+    bench.add(2, false);
+    bench.up_with(2, Facts { volatile_cache: false, ..node("a", "1") });
+    bench.up_with(2, Facts { volatile_cache: false, ..node("b", "1") });
+    bench.flush(3);
+    assert_eq!(bench.under_way.len(), 1);
+}
+
+#[test]
+fn a_cache_that_is_turned_off_is_written_back() {
+    let mut bench = Bench::ready(Policy::default());
+    bench.write(1, blocks(0, 1));
+    bench.done(0);
+    (0..2).for_each(|path| bench.up_with(path, Facts { volatile_cache: false, ..facts() }));
+    bench.flush(2);
+    assert_eq!(bench.ended(), [(1, Ok(())), (2, Ok(()))]);
+}
+
+#[test]
 fn what_an_earlier_process_wrote_is_flushed_too() {
     let mut bench = Bench::ready(Policy::default());
     bench.flush(1);
