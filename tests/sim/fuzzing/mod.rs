@@ -15,6 +15,7 @@
 //! aoe_server.rs  shelves and slots on the engine
 //! login.rs       the target's half of an iSCSI login
 //! connection/    the target's end of an iSCSI connection
+//! multipath/     the multipath engine, on paths that fail in every way
 //! scsi.rs        the logical unit
 //! server/        the whole iSCSI server on two shards
 //! ```
@@ -27,6 +28,7 @@ mod host;
 mod iscsi_wire;
 mod locks;
 mod login;
+mod multipath;
 mod script;
 mod scsi;
 mod server;
@@ -51,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     ("iscsi_server", server::iscsi_server),
     ("iscsi_stream", iscsi_wire::iscsi_stream),
     ("iscsi_text", iscsi_wire::iscsi_text),
+    ("multipath_engine", multipath::multipath_engine),
     ("range_lock", locks::range_lock),
     ("scsi_cdb", scsi::scsi_cdb),
     ("target_config", files::target_config),
