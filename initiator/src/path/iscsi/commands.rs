@@ -158,3 +158,6 @@ fn read_write(write: bool, fua: bool, lba: u64, blocks: u64) -> [u8; 16] {
     }
     cdb
 }
+
+#[cfg(test)]
+mod tests;

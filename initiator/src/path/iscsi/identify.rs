@@ -128,7 +128,10 @@ impl Probe {
                 Err((fault, why)) => Progress::Unfit(fault, why.to_owned()),
             },
             Some(Status::CheckCondition) => self.refused(step, &answer.sense),
-            Some(Status::ReservationConflict) if step.is_optional() => self.skip(),
+            // Another host's reservation is no reason to call the path bad.
+            Some(Status::ReservationConflict) if step.is_optional() || step == Step::Ready => {
+                self.skip()
+            }
             Some(Status::Busy | Status::TaskSetFull) => Progress::Busy,
             _ => self.setback(answer.status, &answer.sense),
         }

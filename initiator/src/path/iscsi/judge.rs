@@ -50,6 +50,8 @@ pub(super) enum Act {
     Groups,
     /// The unit was reset: asks everything, and waits no longer for what it may have forgotten.
     Reset,
+    /// The unit was without power while we used it: as a reset, and its cache is lost.
+    PowerOn,
     /// Another initiator cleared the task set: commands under way may never be answered.
     Cleared,
     /// The path stands by until the port group is active again.
@@ -95,7 +97,7 @@ static TABLE: &[Row] = &{
         IllegalRequest, MediumError, Miscompare, NoSense, NotReady, RecoveredError, UnitAttention,
         VendorSpecific, VolumeOverflow,
     };
-    use Act::{Capacity, Cleared, Groups, Identify, Mode, Nothing, Reset, Rest};
+    use Act::{Capacity, Cleared, Groups, Identify, Mode, Nothing, PowerOn, Reset, Rest};
     use Ruling::{Again, Device, Done, Elsewhere, Hold};
     const STANDBY: PathFault = PathFault::Standby;
     const GONE: PathFault = PathFault::NoDevice;
@@ -132,6 +134,8 @@ static TABLE: &[Row] = &{
     row(IllegalRequest, ANY,          ANY,          TARGET,             Nothing),
 
     row(UnitAttention,  one(0x29),    one(0x07),    ATTENTION,          Nothing),
+    row(UnitAttention,  one(0x29),    one(0x01),    ATTENTION,          PowerOn),
+    row(UnitAttention,  one(0x29),    one(0x04),    ATTENTION,          PowerOn),
     row(UnitAttention,  one(0x29),    ANY,          ATTENTION,          Reset),
     row(UnitAttention,  one(0x2a),    one(0x01),    ATTENTION,          Mode),
     row(UnitAttention,  one(0x2a),    (0x06, 0x07), ATTENTION,          Groups),
@@ -222,3 +226,6 @@ pub(super) fn words(status: u8, sense: &[u8]) -> String {
             .map_or_else(|| format!("status {status:02x}h"), |status| format!("{status:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,9 @@ enum Said {
     Down(PathFault),
 }
 
+/// A target that has moved for good and cannot be reached this often is asked for where it was.
+const MOVED_FAILURES_MAX: u32 = 5;
+
 /// One path. See the module's text for how to drive it.
 #[derive(Debug)]
 pub struct IscsiPath<B> {
@@ -102,8 +105,9 @@ pub struct IscsiPath<B> {
     haunted: bool,
     wanted: bool,
     link: bool,
-    /// Attempts to come back that failed in a row.
+    /// Attempts to come back that failed in a row, and when the last began.
     failures: u32,
+    attempted: Instant,
     said: Said,
     fault: PathFault,
     why: Option<String>,
@@ -127,6 +131,7 @@ impl<B: Buffer> IscsiPath<B> {
             wanted: false,
             link: true,
             failures: 0,
+            attempted: Instant::ZERO,
             said: Said::Nothing,
             fault: PathFault::Starting,
             why: None,
@@ -294,6 +299,7 @@ impl<B: Buffer> IscsiPath<B> {
     }
 
     fn connect(&mut self, now: Instant, portal: SocketAddr, hops: u8) {
+        self.attempted = now;
         self.last_stream.0 += 1;
         let stream = self.last_stream;
         self.wires.push_back(Wire::Connect { stream, portal });
@@ -318,15 +324,19 @@ impl<B: Buffer> IscsiPath<B> {
         if !self.wanted || !self.link {
             return;
         }
-        let wait = self.pause();
-        if wait == Duration::ZERO {
+        if self.failures >= MOVED_FAILURES_MAX {
+            self.home = self.config.portal;
+        }
+        // From beginning to beginning: who has waited for an answer in vain has waited.
+        let until = self.attempted + self.pause();
+        if until <= now {
             self.connect(now, self.home, 0);
         } else {
-            self.phase = Phase::Waiting { until: now + wait };
+            self.phase = Phase::Waiting { until };
         }
     }
 
-    /// How long to wait before the next attempt: not at all, then longer and longer.
+    /// How long after the last attempt the next one is made: not at all, then longer and longer.
     fn pause(&mut self) -> Duration {
         let timers = &self.config.timers;
         let failures = self.failures;

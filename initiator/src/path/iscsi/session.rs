@@ -32,8 +32,8 @@ pub(super) enum Stage {
     Draining(PathFault),
     /// The unit is not fit for work; it is asked again.
     Resting { again: Instant },
-    /// What was sent is waited for, then the logout, and then the end.
-    Leaving { fault: PathFault, until: Instant, asked: bool },
+    /// What was sent is waited for, but not long; then the logout, and then the end.
+    Leaving { fault: PathFault, ask_at: Option<Instant>, until: Instant },
 }
 
 /// A connection in full feature phase.
@@ -56,10 +56,10 @@ pub(super) struct Session<B> {
     pub(super) scan_at: Option<Instant>,
     /// Times the unit was busy in a row.
     pub(super) busy: u32,
-    /// Times the unit was reset while we used it.
-    pub(super) resets: u32,
     /// A write was acknowledged and then lost.
     pub(super) lost_write: bool,
+    /// Something was acknowledged since the last flush, and may be in a cache.
+    pub(super) dirty: bool,
     /// A try ended in doubt although the session goes on, for a moment.
     pub(super) doubted: bool,
     place: Place,
@@ -99,8 +99,8 @@ impl<B: Buffer> Session<B> {
             well: 0,
             scan_at: None,
             busy: 0,
-            resets: 0,
             lost_write: false,
+            dirty: false,
             doubted: false,
             place,
             probe: None,
@@ -151,7 +151,7 @@ impl<B: Buffer> Session<B> {
         let mut due = self.silent_at(timers);
         match self.stage {
             Stage::Resting { again } => due = due.min(again),
-            Stage::Leaving { until, .. } => due = due.min(until),
+            Stage::Leaving { ask_at, until, .. } => due = due.min(ask_at.unwrap_or(until)),
             _ => {}
         }
         if self.probe.is_some() {
@@ -167,7 +167,9 @@ impl<B: Buffer> Session<B> {
         if self.probe.is_none() && self.needs.any() && wanted {
             let needs = std::mem::take(&mut self.needs);
             self.probe = Some(Probe::new(needs, self.unit.as_ref()));
-            self.probe_until = now + timers.identify;
+            // While tries are sent, questions wait for the target's window as they do.
+            let first = self.stage == Stage::Identifying;
+            self.probe_until = now + if first { timers.identify } else { timers.command };
         }
         let leaving = matches!(self.stage, Stage::Leaving { .. });
         if leaving || self.asked || self.probe_at.is_some_and(|at| now < at) {
@@ -218,16 +220,14 @@ impl<B: Buffer> IscsiPath<B> {
         session.ask(now, &self.config.timers);
         self.pump(now);
         let Phase::Session(session) = &mut self.phase else { return };
-        if session.in_flight > 0 {
-            return;
-        }
+        let idle = session.in_flight == 0;
         match &mut session.stage {
-            Stage::Draining(fault) => {
+            Stage::Draining(fault) if idle => {
                 let fault = *fault;
                 self.rest(now, fault, None);
             }
-            Stage::Leaving { asked, .. } if !*asked => {
-                *asked = true;
+            Stage::Leaving { ask_at, .. } if ask_at.is_some_and(|at| idle || at <= now) => {
+                *ask_at = None;
                 session.connection.logout();
             }
             _ => {}
@@ -281,11 +281,13 @@ impl<B: Buffer> IscsiPath<B> {
 
     /// Begins to leave: no more tries are sent, those that were may be answered, then the logout.
     pub(super) fn leave(&mut self, now: Instant, fault: PathFault, why: Option<String>) {
+        // The answer to a logout ends what a hung command leaves open: do not wait for that too long.
+        let ask_at = Some(now + self.config.timers.logout / 2);
         let until = now + self.config.timers.logout;
         let Some(session) = self.session() else { return };
         match &mut session.stage {
             Stage::Leaving { fault: old, .. } => *old = fault,
-            stage => *stage = Stage::Leaving { fault, until, asked: false },
+            stage => *stage = Stage::Leaving { fault, ask_at, until },
         }
         self.why = why;
         self.fail_waiting(fault);
@@ -393,12 +395,7 @@ impl<B: Buffer> IscsiPath<B> {
             Some(group) => format!("{target},{group}"),
             None => format!("{target}@{}", session.place.portal),
         };
-        let mut facts = unit.facts(domain, weight);
-        if session.resets > 0 {
-            // A reset unit may have lost its cache, as a restarted one.
-            let instance = facts.instance.unwrap_or_default();
-            facts.instance = Some(format!("{instance}+{}", session.resets));
-        }
+        let facts = unit.facts(domain, weight);
         (self.said, self.why) = (Said::Ready, None);
         self.events.push_back(PathEvent::Ready(Box::new(facts)));
     }

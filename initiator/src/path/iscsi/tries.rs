@@ -9,6 +9,7 @@ use corbel_proto::time::{Duration, Instant};
 use super::commands::{Data, Piece, fits, needs_flush, piece, synchronize};
 use super::judge::{Act, Last, Ruling, judge, words};
 use super::session::Session;
+use super::unit::Unit;
 use super::wire::Memory;
 use super::{IscsiPath, PathEvent, PathFault, Phase, Tried, Verdict};
 use crate::path::TryId;
@@ -275,12 +276,14 @@ impl<B: Buffer> IscsiPath<B> {
         let held = &mut self.tries[slot];
         if held.now() == Operation::Flush {
             let lost = std::mem::take(&mut session.lost_write);
+            session.dirty = false;
             let verdict = if lost { Verdict::Device(IoError::Io) } else { Verdict::Done };
             return self.end(slot, verdict);
         }
+        let unit = session.unit.as_ref();
+        session.dirty |= held.operation.changes() && unit.is_none_or(Unit::may_cache);
         held.done += held.piece;
         held.repeats = 0;
-        let unit = session.unit.as_ref();
         if held.done >= held.extent.len {
             if !unit.is_some_and(|unit| needs_flush(unit, held.operation)) {
                 return self.end(slot, Verdict::Done);
@@ -338,11 +341,10 @@ impl<B: Buffer> IscsiPath<B> {
                 let why = format!("the unit says {}", words(answer.status, &answer.sense));
                 self.unfit(now, fault, why);
             }
-            Act::Reset | Act::Cleared => {
-                if act == Act::Reset {
-                    session.needs.all = true;
-                    session.resets += 1;
-                }
+            Act::PowerOn | Act::Reset | Act::Cleared => {
+                session.needs.all |= act != Act::Cleared;
+                // SAM-5: a reset keeps what is in the cache, a loss of power does not.
+                session.lost_write |= act == Act::PowerOn && session.dirty;
                 if session.in_flight > 0 {
                     session.scan_at = Some(session.scan_at.map_or(limit, |at| at.min(limit)));
                 }

@@ -273,16 +273,35 @@ fn the_owner_may_end_a_try_early_wherever_it_is() {
 }
 
 #[test]
-fn a_stopped_path_with_a_hung_write_leaves_a_doubt_that_time_ends() {
+fn a_path_that_is_stopped_with_a_hung_write_knows_by_logout_or_time_that_it_is_over() {
+    for answered in [true, false] {
+        let mut bench = Bench::up(config(), Disk { logout: answered, ..Disk::new(64) });
+        bench.disk.play(0x2a, Trick::Hang);
+        let write = bench.write(0, 1, 1);
+        bench.path.stop(bench.now, PathFault::Disabled);
+        bench.pass(ms(249));
+        assert_eq!(bench.verdict(write), None, "it may still be answered");
+        bench.pass(ms(if answered { 1 } else { 251 }));
+        assert_eq!(bench.verdict(write), doubt(PathFault::Disabled, 0));
+        assert_eq!(bench.take_quiet(), vec![0; usize::from(answered)]);
+        bench.pass(Duration::from_secs(10));
+        assert_eq!(bench.take_quiet(), vec![0; usize::from(!answered)]);
+        assert!(bench.path.is_quiet());
+    }
+}
+
+#[test]
+fn an_answer_that_comes_while_leaving_counts() {
     let mut bench = Bench::up(config(), Disk::new(64));
     bench.disk.play(0x2a, Trick::Hang);
     let write = bench.write(0, 1, 1);
     bench.path.stop(bench.now, PathFault::Disabled);
+    let late = bench.write(1, 1, 1);
+    bench.pass(ms(100));
+    let itt = bench.peer().hanging[0];
+    bench.peer().respond(itt, 0, &[], Vec::new(), 512);
     bench.run();
-    assert_eq!(bench.verdict(write), None, "it may still be answered");
-    bench.pass(ms(500));
-    assert_eq!(bench.verdict(write), doubt(PathFault::Disabled, 0));
-    assert!(bench.take_quiet().is_empty(), "no logout was answered");
-    bench.pass(Duration::from_secs(10));
-    assert_eq!(bench.take_quiet(), [0], "time goes on for a stopped path");
+    assert_eq!(bench.verdict(write), Some(Verdict::Done));
+    assert_eq!(bench.verdict(late), Some(Verdict::Elsewhere(PathFault::Disabled)));
+    assert_eq!(bench.take_down(), Some(PathFault::Disabled));
 }
