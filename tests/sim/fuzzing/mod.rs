@@ -8,6 +8,7 @@
 //! script.rs      operations read from bytes
 //! host.rs        a shard's surroundings, in which nothing happens until the script says so
 //! wire.rs        AoE and ATA: parsers, the disk's commands, the state file, the client's path
+//! iscsi_path/    the client's path over iSCSI
 //! iscsi_wire.rs  PDUs, keys and values
 //! files.rs       configuration
 //! locks.rs       the range lock
@@ -25,6 +26,7 @@ mod connection;
 mod engine;
 mod files;
 mod host;
+mod iscsi_path;
 mod iscsi_wire;
 mod locks;
 mod login;
@@ -50,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("iscsi_connection", connection::iscsi_connection),
     ("iscsi_login", login::iscsi_login),
     ("iscsi_login_pdu", iscsi_wire::iscsi_login_pdu),
+    ("iscsi_path", iscsi_path::iscsi_path),
     ("iscsi_server", server::iscsi_server),
     ("iscsi_stream", iscsi_wire::iscsi_stream),
     ("iscsi_text", iscsi_wire::iscsi_text),
