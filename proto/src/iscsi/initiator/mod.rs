@@ -9,6 +9,7 @@
 //! mod.rs       what can be asked for, what comes of it
 //! send.rs      the order in which PDUs leave, and their sequence numbers
 //! receive.rs   what each PDU from the target means
+//! tags.rs      tasks by their tag
 //! ```
 //!
 //! How to drive it: after every call, take PDUs with [`Connection::poll_transmit`] and events with
@@ -20,6 +21,7 @@
 
 mod receive;
 mod send;
+mod tags;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,6 +40,7 @@ use super::pdu::text::TextRequest;
 use crate::error::{Malformed, Violation};
 use crate::time::{Duration, Instant};
 use send::{Burst, Control};
+use tags::Tags;
 
 pub use send::Outgoing;
 
@@ -166,6 +169,9 @@ pub enum Fatal {
     Silent,
 }
 
+/// Tags of exchanges have this bit, those of tasks have not.
+const EXCHANGE: u32 = 0x8000_0000;
+
 #[derive(Debug)]
 struct Task<D> {
     command: Command<D>,
@@ -202,7 +208,7 @@ pub struct Connection<D> {
     max_cmd_sn: u32,
     next_tag: u32,
     waiting: VecDeque<Command<D>>,
-    tasks: BTreeMap<u32, Task<D>>,
+    tasks: Tags<Task<D>>,
     exchanges: BTreeMap<u32, Exchange>,
     control: VecDeque<Control>,
     bursts: VecDeque<Burst>,
@@ -237,7 +243,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
             max_cmd_sn: start.max_cmd_sn,
             next_tag: 0,
             waiting: VecDeque::new(),
-            tasks: BTreeMap::new(),
+            tasks: Tags::new(),
             exchanges: BTreeMap::new(),
             control: VecDeque::new(),
             bursts: VecDeque::new(),
@@ -303,7 +309,8 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
             self.events.push_back(Event::Done { id, transfer: command.transfer, result });
             return;
         }
-        let Some((&tag, task)) = self.tasks.iter_mut().find(|(_, t)| t.command.id == id) else {
+        let found = self.tasks.iter().find(|(_, task)| task.command.id == id).map(|(tag, _)| tag);
+        let Some((tag, task)) = found.and_then(|tag| Some((tag, self.tasks.get_mut(tag)?))) else {
             return;
         };
         task.aborting = true;
@@ -430,19 +437,19 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
         sent.chain(self.waiting.into_iter().map(|command| (command, false)))
     }
 
+    /// A tag for what is no SCSI command.
     fn take_tag(&mut self) -> u32 {
         loop {
-            let tag = self.next_tag;
-            self.next_tag = self.next_tag.wrapping_add(1);
-            let used = self.tasks.contains_key(&tag) || self.exchanges.contains_key(&tag);
-            if tag != TAG_NONE && !used {
+            let tag = EXCHANGE | self.next_tag;
+            self.next_tag = self.next_tag.wrapping_add(1) & !EXCHANGE;
+            if tag != TAG_NONE && !self.exchanges.contains_key(&tag) {
                 return tag;
             }
         }
     }
 
     fn finish(&mut self, tag: u32, result: Result<Answer, Failure>) {
-        if let Some(task) = self.tasks.remove(&tag) {
+        if let Some(task) = self.tasks.remove(tag) {
             self.bursts.retain(|burst| burst.itt != tag);
             let Command { id, transfer, .. } = task.command;
             self.events.push_back(Event::Done { id, transfer, result });

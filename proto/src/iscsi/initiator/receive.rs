@@ -63,7 +63,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     fn place(&mut self, bhs: &Bhs) -> Result<(), Fatal> {
         let pdu = DataIn::parse(bhs)?;
         let wrong = |why| violation("SCSI Data-In", why, "RFC 7143 11.7");
-        let task = self.tasks.get_mut(&pdu.itt).ok_or_else(|| wrong("no such task"))?;
+        let task = self.tasks.get_mut(pdu.itt).ok_or_else(|| wrong("no such task"))?;
         let Transfer::Read(buffer) = &task.command.transfer else {
             return Err(wrong("the task does not read"));
         };
@@ -88,7 +88,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
             self.gathered.extend_from_slice(part);
             return;
         };
-        let task = self.tasks.get_mut(itt).expect("tasks do not end within a PDU");
+        let task = self.tasks.get_mut(*itt).expect("tasks do not end within a PDU");
         let Transfer::Read(buffer) = &mut task.command.transfer else {
             unreachable!("`place` has looked");
         };
@@ -143,7 +143,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     }
 
     fn complete(&mut self, itt: u32, status: u8, sense: Vec<u8>, residual: Residual) {
-        let Some(task) = self.tasks.get(&itt) else { return };
+        let Some(task) = self.tasks.get(itt) else { return };
         let missing = match &task.command.transfer {
             Transfer::Read(buffer) if status == 0 => {
                 let held_back = match residual {
@@ -161,7 +161,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     fn r2t(&mut self, pdu: &R2t) -> Result<(), Fatal> {
         self.numbers(pdu.numbers, false)?;
         let wrong = |why| violation("R2T", why, "RFC 7143 11.8");
-        let task = self.tasks.get_mut(&pdu.itt).ok_or_else(|| wrong("no such task"))?;
+        let task = self.tasks.get_mut(pdu.itt).ok_or_else(|| wrong("no such task"))?;
         let Transfer::Write(data) = &task.command.transfer else {
             return Err(wrong("the task does not write"));
         };
@@ -199,7 +199,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
 
     fn response(&mut self, pdu: &ScsiResponse) -> Result<(), Fatal> {
         self.numbers(pdu.numbers, true)?;
-        if !self.tasks.contains_key(&pdu.itt) {
+        if !self.tasks.contains(pdu.itt) {
             return Err(violation("SCSI Response", "no such task", "RFC 7143 11.4"));
         }
         if pdu.response != RESPONSE_COMPLETED {
@@ -267,7 +267,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
         let whole_target =
             matches!(function, Function::TargetWarmReset | Function::TargetColdReset);
         let concerned = self.tasks.iter().filter(|(_, t)| whole_target || t.command.lun == lun);
-        for tag in concerned.map(|(&tag, _)| tag).collect::<Vec<_>>() {
+        for tag in concerned.map(|(tag, _)| tag).collect::<Vec<_>>() {
             self.finish(tag, Err(Failure::Aborted(TaskOutcome::Complete)));
         }
     }
@@ -315,7 +315,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
         let refused = header.map(Bhs);
         let command = refused.filter(|bhs| bhs.opcode() == Some(Opcode::ScsiCommand));
         match command {
-            Some(bhs) if self.tasks.contains_key(&bhs.itt()) => {
+            Some(bhs) if self.tasks.contains(bhs.itt()) => {
                 self.finish(bhs.itt(), Err(Failure::Rejected(pdu.reason)));
             }
             _ => {

@@ -115,7 +115,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
             let data = &memory.as_ref()[offset as usize..][..bytes as usize];
             return Some(Outgoing::new(bhs, data, Some((memory, offset)), digests));
         }
-        if self.waiting.is_empty() || before(self.max_cmd_sn, self.cmd_sn) {
+        if self.waiting.is_empty() || self.tasks.is_full() || before(self.max_cmd_sn, self.cmd_sn) {
             return None;
         }
         let command = self.waiting.pop_front().expect("looked at above");
@@ -146,7 +146,7 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
         if last {
             self.bursts.pop_front();
         }
-        let task = self.tasks.get_mut(&itt).expect("bursts end with their task");
+        let task = self.tasks.get_mut(itt).expect("bursts end with their task");
         if last && solicited {
             task.r2t_open -= 1;
         }
@@ -158,7 +158,6 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
 
     /// Gives a command its tag and number, and says how much of which memory goes with it.
     fn start(&mut self, command: Command<D>) -> (Bhs, Option<(&D, u32)>) {
-        let itt = self.take_tag();
         let cmd_sn = self.cmd_sn;
         self.cmd_sn = cmd_sn.wrapping_add(1);
         let bytes = |len: usize| u32::try_from(len).expect("checked when submitted");
@@ -174,7 +173,16 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
             false => 0,
         };
         let unsolicited = if agreed.initial_r2t { 0 } else { first_burst - immediate };
-        let lun = command.lun;
+        let (lun, cdb) = (command.lun, command.cdb);
+        let itt = self.tasks.insert(Task {
+            command,
+            cmd_sn,
+            received: 0,
+            data_sn: 0,
+            r2t_sn: 0,
+            r2t_open: 0,
+            aborting: false,
+        });
         if unsolicited > 0 {
             let (offset, ttt) = (immediate, TAG_NONE);
             self.bursts.push_back(Burst { itt, ttt, lun, offset, left: unsolicited, data_sn: 0 });
@@ -190,18 +198,9 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
             edtl,
             cmd_sn,
             exp_stat_sn: self.exp_stat_sn,
-            cdb: command.cdb,
+            cdb,
         };
-        let task = Task {
-            command,
-            cmd_sn,
-            received: 0,
-            data_sn: 0,
-            r2t_sn: 0,
-            r2t_open: 0,
-            aborting: false,
-        };
-        let task = self.tasks.entry(itt).or_insert(task);
+        let task = self.tasks.get(itt).expect("inserted above");
         let data = match &task.command.transfer {
             Transfer::Write(data) => Some((data, immediate)),
             _ => None,

@@ -234,7 +234,7 @@ fn digests_cover_header_and_padded_data() {
     assert_eq!(stream[48..52], Crc::of(&stream[..48]).to_wire());
     assert_eq!(stream[60..], Crc::of(&stream[52..60]).to_wire());
 
-    let reply = good(connection.tasks.keys().next().copied().unwrap(), 100);
+    let reply = good(connection.tasks.iter().next().unwrap().0, 100);
     let mut wire = reply.0.to_vec();
     wire.extend(Crc::of(&reply.0).to_wire());
     connection.handle_bytes(START, &wire).unwrap();
