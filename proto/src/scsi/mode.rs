@@ -139,7 +139,7 @@ pub fn parse_sense6(bytes: &[u8]) -> Option<Told> {
             _ => (
                 2,
                 usize::from(u16::from_be_bytes([
-                    tail.get(0).copied().unwrap_or(0),
+                    tail.first().copied().unwrap_or(0),
                     tail.get(1).copied().unwrap_or(0),
                 ])),
             ),

@@ -281,7 +281,7 @@ impl<B: Buffer> IscsiPath<B> {
 
     /// Begins to leave: no more tries are sent, those that were may be answered, then the logout.
     pub(super) fn leave(&mut self, now: Instant, fault: PathFault, why: Option<String>) {
-        // The answer to a logout ends what a hung command leaves open: do not wait for that too long.
+        // The answer to a logout ends what a hung command leaves open: it is asked for soon.
         let ask_at = Some(now + self.config.timers.logout / 2);
         let until = now + self.config.timers.logout;
         let Some(session) = self.session() else { return };

@@ -13,6 +13,7 @@ fn told(operation: Operation, key: Key, asc: u8, ascq: u8) -> (Ruling, Act) {
 
 const FAIL: Ruling = Ruling::Elsewhere(PathFault::CommandsFail);
 const AGAIN: Ruling = Ruling::Again(1, FAILS);
+const GARBLED: Ruling = Ruling::Again(1, Last::Elsewhere(PathFault::Protocol));
 const STANDBY: PathFault = PathFault::Standby;
 const GONE: PathFault = PathFault::NoDevice;
 
@@ -67,7 +68,7 @@ const EXPECTED: &[(Key, u8, u8, Ruling, Act)] = &[
     (Key::CopyAborted, 0x00, 0x00, TARGET, Act::Nothing),
     (Key::AbortedCommand, 0x10, 0x01, Ruling::Device(IoError::Io), Act::Nothing), // guard check
     (Key::AbortedCommand, 0x2e, 0x01, Ruling::Device(IoError::Io), Act::Nothing), // duration limit
-    (Key::AbortedCommand, 0x47, 0x05, Ruling::Again(1, Last::Elsewhere(PathFault::Protocol)), Act::Nothing),
+    (Key::AbortedCommand, 0x47, 0x05, GARBLED, Act::Nothing), // protocol service CRC error
     (Key::AbortedCommand, 0x4b, 0x06, AGAIN, Act::Nothing), // initiator response timeout
     (Key::VolumeOverflow, 0x00, 0x00, TARGET, Act::Nothing),
     (Key::Miscompare, 0x1d, 0x00, TARGET, Act::Nothing),
