@@ -114,6 +114,9 @@ pub enum Command {
     Reload(SocketArgs),
     /// Detach every device and end the running daemon
     Stop(SocketArgs),
+    /// Print another initiator's configuration as initiator.toml
+    #[command(subcommand)]
+    Import(Import),
     /// What udev imports for a device node (used by the rules that come with this program)
     #[command(hide = true)]
     UdevInfo {
@@ -129,6 +132,16 @@ pub enum Command {
     Man {
         /// An existing folder
         dir: PathBuf,
+    },
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// multipath-tools' multipath.conf
+    Multipath {
+        /// Such as /etc/multipath.conf
+        file: PathBuf,
     },
 }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-use super::{Cli, Command, DeviceArgs, PathArgs, ask, completions, discover, man};
+use super::{Cli, Command, DeviceArgs, Import, PathArgs, ask, completions, discover, man};
 use crate::admin::{self, Devices, NoticeSink, Plan, Request, Source};
 use crate::config::{Problems, Settings, Wrong, load};
+use crate::import;
 
 /// Starts an initiator without devices yet. It is given all settings, for the process as a whole,
 /// and whom devices report to.
@@ -94,6 +95,13 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
             serve(Plan { settings: loaded.settings, source }, launch)
         }
         Command::Check(args) => check(&args.config),
+        Command::Import(Import::Multipath { file }) => {
+            let made = import::multipath(&text_of(&file)?, &file.display().to_string());
+            for warning in &made.warnings {
+                let _ = writeln!(std::io::stderr(), "warning: {warning}");
+            }
+            print(&made.toml)
+        }
         Command::UdevInfo { node } => match admin::udev::describe(&node) {
             Some(lines) => print(&lines),
             None => Err(Failure::Failed(format!("{node} is not one of ours"))),
@@ -153,6 +161,13 @@ fn check(path: &Path) -> Result<(), Failure> {
     let paths = loaded.settings.devices.iter().map(|device| device.paths.len()).sum();
     let paths = count(paths, "path");
     print(&format!("{}: good: {devices}, {paths}\n", path.display()))
+}
+
+/// The text of a file to import.
+fn text_of(path: &Path) -> Result<String, Failure> {
+    let failed = |error| Failure::Failed(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn serve(plan: Plan, launch: Launch) -> Result<(), Failure> {

@@ -77,6 +77,7 @@ fn every_verb_of_the_daemon_is_there() {
         "detach vm --force --patience 1s",
         "reload",
         "stop",
+        "import multipath /etc/multipath.conf",
         "udev-info /dev/ublkb0",
         "completions bash",
         "man /tmp",
@@ -103,6 +104,7 @@ fn wrong_command_lines_are_wrong_usage() {
         "add-path vm aoe:0.0@eth1 --weight 0",
         "detach vm --patience soon",
         "status --socket a --config b",
+        "import multipath",
     ] {
         assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
     }
@@ -119,7 +121,8 @@ fn wrong_command_lines_are_wrong_usage() {
 
 #[test]
 fn help_and_version_are_everywhere() {
-    for line in ["--help", "--version", "attach --help", "set --version"] {
+    for line in ["--help", "--version", "attach --help", "set --version", "import multipath --help"]
+    {
         assert_eq!(parse(line).expect_err(line).exit_code(), 0, "{line}");
     }
 }
