@@ -53,7 +53,7 @@ impl<B: Buffer> Engine<B> {
         if !path.accepted.as_ref().is_some_and(named) {
             self.same_name(index, known, found)?;
         }
-        if found.block_bytes > known.block_bytes && self.began {
+        if found.block_bytes > known.block_bytes && self.began && !device.unconfirmed {
             return Err(format!(
                 "blocks of {} bytes; the device is in use with blocks of {}",
                 found.block_bytes, known.block_bytes

@@ -93,6 +93,7 @@ impl<B: Buffer> Engine<B> {
         if !path.up {
             let hold = path.flap.hold(self.now, &self.policy.flap);
             path.damped_until = (!hold.is_zero()).then(|| self.now + hold);
+            path.errors_in_row = 0;
             path.rate.forget();
             path.check_asked = None;
         }

@@ -47,6 +47,8 @@ pub(super) struct Path {
     /// Not of the device any more; stays until nothing of it is in doubt.
     pub(super) removed: bool,
     pub(super) damped_until: Option<Instant>,
+    /// Tries that it failed since the last that it did not.
+    pub(super) errors_in_row: u32,
     pub(super) flap: flap::Record,
     /// As of the last look.
     pub(super) state: PathState,
@@ -80,6 +82,7 @@ impl Path {
             disabled: false,
             removed: false,
             damped_until: None,
+            errors_in_row: 0,
             flap: flap::Record::default(),
             state: PathState::Down,
             since: now,

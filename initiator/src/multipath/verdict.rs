@@ -9,6 +9,9 @@ use super::{Engine, Order};
 use crate::path::{Life, PathFault, Tried, TryId, Verdict};
 use crate::request::{IoError, Operation};
 
+/// So many tries in a row that a path fails make it suspect.
+const ERRORS_MAX: u32 = 8;
+
 impl<B: Buffer> Engine<B> {
     /// A try ended.
     pub(super) fn tried(&mut self, index: usize, tried: Tried<B>) {
@@ -21,6 +24,9 @@ impl<B: Buffer> Engine<B> {
         self.paths[index].ended(self.now, attempt.started, attempt.extent.len, well);
         if well && attempt.operation == Operation::Read {
             self.latencies.add(self.now.since(attempt.started));
+        }
+        if !attempt.aborted {
+            self.weigh(index, tried.verdict);
         }
         let Some(key) = attempt.request else { return self.orphan_ended(&attempt, &tried) };
         let entry = &mut self.table[key];
@@ -35,6 +41,23 @@ impl<B: Buffer> Engine<B> {
             self.flushed(key, &attempt);
         }
         self.decide(key, index, tried.verdict);
+    }
+
+    /// A path that says it is well but fails one try after another is set aside for a while, as one
+    /// that comes and goes is.
+    fn weigh(&mut self, index: usize, verdict: Verdict) {
+        let (now, flap) = (self.now, self.policy.flap);
+        let path = &mut self.paths[index];
+        match verdict {
+            Verdict::Done | Verdict::DoneInDoubt(_) | Verdict::Device(_) => path.errors_in_row = 0,
+            Verdict::Later(_) => {}
+            Verdict::Elsewhere(_) | Verdict::InDoubt(..) => path.errors_in_row += 1,
+        }
+        if path.errors_in_row >= ERRORS_MAX && flap.failures > 0 {
+            path.errors_in_row = 0;
+            path.damped_until = path.damped_until.max(Some(now + flap.hold));
+            self.refresh();
+        }
     }
 
     /// A try ended whose request was answered before.

@@ -203,6 +203,21 @@ fn a_damped_path_is_better_than_none() {
 }
 
 #[test]
+fn a_path_that_is_well_but_fails_everything_is_set_aside_for_a_while() {
+    let mut bench = Bench::ready(Policy::default());
+    for n in 0..8 {
+        assert_eq!(bench.status().groups[0].paths[0].state, PathState::Ready);
+        bench.read(n, blocks(n, 1));
+        bench.elsewhere(0);
+        bench.done(1);
+    }
+    assert_eq!(bench.status().groups[0].paths[0].state, PathState::Damped);
+    assert_eq!(taker(&mut bench), 1);
+    bench.pass(secs(10));
+    assert_eq!(taker(&mut bench), 0);
+}
+
+#[test]
 fn a_disabled_path_takes_nothing_until_it_is_enabled() {
     let mut bench = Bench::ready(Policy::default());
     bench.engine.disable_path(bench.now, PathId(0));

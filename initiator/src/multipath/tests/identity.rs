@@ -67,6 +67,15 @@ fn the_expected_device_may_come_second() {
 }
 
 #[test]
+fn requests_that_come_before_an_expected_device_do_not_settle_its_blocks() {
+    let mut bench = Bench::with(Policy::default(), Rules::SOUND);
+    bench.engine.expect(Identity { size_bytes: 0, block_bytes: 0, ..identity() });
+    bench.read(1, blocks(0, 8));
+    bench.up_with(0, with(|identity| identity.block_bytes = 4096));
+    assert_eq!(bench.sent(), [(0, 0)]);
+}
+
+#[test]
 fn a_nameless_device_has_one_path_unless_that_is_allowed() {
     let nameless = || with(|identity| identity.wwn = None);
     let mut bench = Bench::with(Policy::default(), Rules::SOUND);
