@@ -18,6 +18,7 @@
 //! connection/    the target's end of an iSCSI connection
 //! multipath/     the multipath engine, on paths that fail in every way
 //! scsi.rs        the logical unit
+//! nbd.rs         the server's end of an NBD connection
 //! server/        the whole iSCSI server on two shards
 //! ```
 
@@ -31,6 +32,7 @@ mod iscsi_wire;
 mod locks;
 mod login;
 mod multipath;
+mod nbd;
 mod script;
 mod scsi;
 mod server;
@@ -57,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     ("iscsi_stream", iscsi_wire::iscsi_stream),
     ("iscsi_text", iscsi_wire::iscsi_text),
     ("multipath_engine", multipath::multipath_engine),
+    ("nbd_server", nbd::nbd_server),
     ("range_lock", locks::range_lock),
     ("scsi_cdb", scsi::scsi_cdb),
     ("target_config", files::target_config),

@@ -86,7 +86,7 @@ impl<B: Buffer> Connection<B> {
     /// other connection with requests under way may have it.
     pub fn new(number: u32, export: Export, mode: Mode, bounds: Bounds) -> Self {
         let bounds = Bounds { requests_max: bounds.requests_max.clamp(1, 1 << 16), ..bounds };
-        let mut jobs = Jobs::new(number);
+        let mut jobs = Jobs::new(number, bounds.bytes_max, export.len_max(bounds.bytes_max));
         let state = match mode {
             Mode::Handshake => {
                 jobs.say(wire::greeting());
@@ -279,17 +279,12 @@ impl<B: Buffer> Connection<B> {
             State::Request | State::SkipPayload { .. } => {
                 self.jobs.unanswered >= self.bounds.requests_max
             }
-            State::Admit(command) => !self.has_room(self.memory_for(command)),
+            State::Admit(command) => !self.jobs.has_room(self.memory_for(command)),
             State::Payload(payload) => match payload.piece {
-                Piece::None => !self.has_room(payload.left.min(PIECE_BYTES).into()),
+                Piece::None => !self.jobs.has_room(payload.left.min(PIECE_BYTES).into()),
                 _ => false,
             },
         }
-    }
-
-    /// A connection that holds nothing may always hold one request's memory.
-    fn has_room(&self, bytes: u64) -> bool {
-        self.jobs.bytes == 0 || self.jobs.bytes + bytes <= self.bounds.bytes_max
     }
 
     fn is_lent(&self) -> bool {
@@ -446,7 +441,9 @@ impl<B: Buffer> Connection<B> {
     fn memory_for(&self, command: &Command) -> u64 {
         match command.kind {
             cmd::READ => command.len.into(),
-            cmd::WRITE_ZEROES if !self.export.write_zeroes => command.len.min(PIECE_BYTES).into(),
+            cmd::WRITE_ZEROES if !self.export.write_zeroes => {
+                self.jobs.zeroes_for(command.len.into())
+            }
             _ => 0,
         }
     }
@@ -482,7 +479,8 @@ impl<B: Buffer> Connection<B> {
                     let block = if self.export.write_zeroes {
                         None
                     } else {
-                        let Some(block) = ZeroBlock::new(arena, extent.len) else {
+                        let Some(block) = ZeroBlock::new(arena, self.jobs.zeroes_for(extent.len))
+                        else {
                             return self.starved = true;
                         };
                         Some(block)

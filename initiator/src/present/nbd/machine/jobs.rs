@@ -95,6 +95,9 @@ pub(super) struct Jobs<B> {
     pub(super) unanswered: u32,
     /// Payload memory held.
     pub(super) bytes: u64,
+    /// How much of it there may be, and the longest piece to be written of zeroes.
+    bytes_max: u64,
+    zeroes_max: u64,
 }
 
 /// How a trim or write-zeroes is to be done.
@@ -106,7 +109,8 @@ pub(super) struct ClearWish {
 }
 
 impl<B: Buffer> Jobs<B> {
-    pub(super) fn new(connection: u32) -> Self {
+    /// `len_max`: the longest read or write.
+    pub(super) fn new(connection: u32, bytes_max: u64, len_max: u32) -> Self {
         Self {
             connection,
             structured: false,
@@ -117,7 +121,19 @@ impl<B: Buffer> Jobs<B> {
             zeroes_refused: false,
             unanswered: 0,
             bytes: 0,
+            bytes_max,
+            zeroes_max: len_max.min(PIECE_BYTES).into(),
         }
+    }
+
+    /// A connection that holds nothing may always hold one request's memory.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.bytes == 0 || self.bytes + bytes <= self.bytes_max
+    }
+
+    /// Memory that `len` zeroes are written from.
+    pub(super) fn zeroes_for(&self, len: u64) -> u64 {
+        len.min(self.zeroes_max)
     }
 
     /// Nothing is under way, and every reply was taken.
@@ -359,15 +375,17 @@ impl<B: Buffer> Jobs<B> {
 
     /// Zeroes that the device refused to write wait for memory to be written from.
     pub(super) fn wants_zeroes(&self) -> bool {
-        !self.unzeroed.is_empty()
+        !self.unzeroed.is_empty() && self.has_room(self.zeroes_max)
     }
 
-    /// Goes on with those. False if `arena` has no memory.
+    /// Goes on with those, as far as there is room. False if `arena` has no memory.
     pub(super) fn write_unzeroed(&mut self, arena: &mut impl Arena<Buf = B>) -> bool {
-        while let Some(&key) = self.unzeroed.last() {
+        while let Some(&key) = self.unzeroed.last().filter(|_| self.has_room(self.zeroes_max)) {
+            let zeroes_max = self.zeroes_max;
             let job = &mut self.slots[key];
             let Work::Clear(clear) = &mut job.work else { return true };
-            let Some(block) = ZeroBlock::new(arena, clear.extent.len) else { return false };
+            let len = clear.extent.len.min(zeroes_max);
+            let Some(block) = ZeroBlock::new(arena, len) else { return false };
             self.bytes += u64::from(block.len_max());
             (clear.left, clear.zeroes, job.error) = (clear.extent, Some(block), None);
             self.unzeroed.pop();

@@ -94,3 +94,21 @@ fn zeroes_wait_for_memory_to_be_written_from() {
     bench.connection.resume(&mut bench.arena).unwrap();
     assert_eq!(bench.sent(), simple(0));
 }
+
+#[test]
+fn zeroes_are_written_from_no_more_memory_than_agreed() {
+    let bounds = Bounds { requests_max: 9, bytes_max: 64 << 10 };
+    let mut bench = Bench::new(export(), Mode::Transmission, bounds);
+    bench.gets(&request(cmd::WRITE_ZEROES, 0, 0, 256 << 10));
+    bench.take_requests();
+    bench.fails = Some(IoError::Unsupported);
+    bench.perform(0);
+    bench.fails = None;
+    bench.connection.resume(&mut bench.arena).unwrap();
+    assert_eq!(bench.connection.memory_bytes(), 64 << 10);
+    assert_eq!(bench.sent(), simple(0));
+    bench.gets(&request(cmd::WRITE_ZEROES, 0, 0, 256 << 10));
+    assert_eq!(bench.arena.in_use(), 64 << 10);
+    assert_eq!(bench.sent(), simple(0));
+    assert!(bench.disk[..256 << 10].iter().all(|byte| *byte == 0));
+}
