@@ -6,8 +6,9 @@
 #   fmt clippy dependencies test optimised doc build     need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
 #   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
+#   nbd                                          clients of NBD, in a network namespace
 #   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
-#   guest-ublk                                   the initiator's block device, kernel 6.12
+#   guest-ublk guest-nbd                         the initiator's block devices
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 #      CORBEL_HOSTILE_COUNT (malformed frames, and as many PDUs; 500000 for the million)
 set -uo pipefail
@@ -17,16 +18,16 @@ export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance
-  cross-protocol hostile idle-sessions hung-storage guest-aoe guest-iscsi guest-target
-  guest-ublk"
+  cross-protocol hostile idle-sessions hung-storage nbd guest-aoe guest-iscsi guest-target
+  guest-ublk guest-nbd"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,12s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,13s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
   as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
@@ -123,6 +124,7 @@ stage_cross-protocol() { $as_root tests/interop/cross-protocol.sh; }
 stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-50000}"; }
 stage_idle-sessions() { $as_root tests/interop/idle-sessions.sh; }
 stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
+stage_nbd() { $as_root tests/interop/nbd.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 stage_guest-target() {
@@ -130,6 +132,10 @@ stage_guest-target() {
   side_by_side "tests/interop/guest-target.sh 6.1" "tests/interop/guest-target.sh 6.12"
 }
 stage_guest-ublk() { $as_root tests/guest/build.sh && $as_root tests/interop/guest-ublk.sh; }
+stage_guest-nbd() {
+  $as_root tests/guest/build.sh || return 1
+  side_by_side "tests/interop/guest-nbd.sh 6.1" "tests/interop/guest-nbd.sh 6.12"
+}
 
 main() {
   trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM
