@@ -83,14 +83,21 @@ start_target() { # serves $WORK/target.toml in the namespace; returns once it re
   kill -0 "$TARGET_PID" 2>/dev/null || fail "the target ended at once"
 }
 
-end_target() { # [SIGNAL]; TERM must end it with exit code 0 within 20 s
-  local signal=${1:-TERM} pid=$TARGET_PID rc=0
+# Signals a child of this script and returns its exit code; one that goes on for 20 s is a failure.
+end_child() { # PID SIGNAL WHAT
+  local deadline=$((SECONDS + 20))
+  kill -"$2" "$1"
+  while kill -0 "$1" 2>/dev/null; do
+    [ $SECONDS -lt $deadline ] || fail "the $3 goes on 20 s after SIG$2"
+    sleep 0.05
+  done
+  wait "$1"
+}
+
+end_target() { # [SIGNAL]; TERM must end it with exit code 0
+  local signal=${1:-TERM} rc=0
+  end_child "$TARGET_PID" "$signal" target || rc=$?
   TARGET_PID=''
-  kill -"$signal" "$pid"
-  ( sleep 20; kill -9 "$pid" ) 2>/dev/null &
-  local guard=$!
-  wait "$pid" || rc=$?
-  kill "$guard" 2>/dev/null || true
   [ "$signal" != TERM ] || [ $rc = 0 ] || fail "the target's exit code after SIGTERM was $rc"
 }
 
