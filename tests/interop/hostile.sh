@@ -8,7 +8,8 @@ ulimit -n "$(ulimit -Hn)"
 make_net
 serve_disk
 run_inside "$hostile" --portal "$PORTAL" --target "$IQN" --lun "$LUN" --aoe 0.0@client0 \
-  --opposite shelf0 --pid "$TARGET_PID" --count "${1:-500000}" --seed "${CORBEL_SEED:-1}" ||
+  --opposite shelf0 --pid "$TARGET_PID" --admin-socket "$WORK/target.sock" \
+  --count "${1:-500000}" --seed "${CORBEL_SEED:-1}" ||
   fail "see above"
 pass "good clients were served throughout, memory stayed flat"
 kill -0 "$TARGET_PID" || fail "the target died"

@@ -4,12 +4,14 @@
 //! digests, wrong numbers, data nobody asked for. Beside them: half-open logins, floods of
 //! connections, clients that never read, frames that claim to come from servers. Good clients
 //! verify what they wrote, over both protocols, ping, and go on finding the shelf and nobody else;
-//! each answer has a limit. The target's memory is watched.
+//! each answer has a limit. The target's memory is watched: payload memory has its configured bound
+//! and is mapped when it is first needed; all else must stay flat.
 //!
 //! Exit code 0: all promises kept; 1: one broken; 2: wrong usage.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use corbel_initiator::blocking::aoe::Port;
 use corbel_initiator::blocking::{Error, now};
 use corbel_proto::aoe::Mac;
 use corbel_proto::aoe::initiator::discover;
+use corbel_target::admin::{self, Request, Response};
 use corbel_tests::checker::stamp;
 use corbel_tests::drive::process::resident_kib;
 use corbel_tests::drive::{AoePlace, Disk, IscsiDisk, IscsiPlace, Operation, options};
@@ -47,13 +50,18 @@ struct Arguments {
     /// The target's process.
     #[arg(long)]
     pid: u32,
+    /// The target's control socket.
+    #[arg(long, value_name = "PATH")]
+    admin_socket: PathBuf,
     /// Malformed units of each protocol.
     #[arg(long, default_value_t = 500_000)]
     count: u64,
-    /// Longest a good client may wait for an answer, milliseconds.
-    #[arg(long, default_value_t = 2000)]
+    /// Longest a good client may wait for an answer, milliseconds. The attack fills the packet
+    /// ring; a good client's frame that finds it full is lost, and each of its repetitions waits
+    /// twice as long as the one before. Five losses in a row are no fault, and take some seconds.
+    #[arg(long, default_value_t = 10_000)]
     latency_ms: u64,
-    /// How much the target may grow, MiB.
+    /// How much the target may grow beside its payload memory, MiB.
     #[arg(long, default_value_t = 64)]
     growth_mib: u64,
     /// Decides every byte.
@@ -105,23 +113,59 @@ fn run(arguments: &Arguments) -> Result<String, AnyError> {
     };
     // A first short attack fills the pools that are allowed; what comes after must not add.
     assault(&stage, arguments.count / 20, arguments.seed ^ 0xffff)?;
-    let before = resident_kib(arguments.pid)?;
+    let before = Size::of(arguments)?;
     let most = assault(&stage, arguments.count, arguments.seed)?;
-    let after = resident_kib(arguments.pid)?;
-    let grown = most.max(after).saturating_sub(before);
+    let after = Size::of(arguments)?;
+    let told = format!("{before} before, {most} KiB of it at most, {after} after");
+    let grown = most.max(after.other_kib()).saturating_sub(before.other_kib());
     if grown > arguments.growth_mib * 1024 {
-        return Err(format!("the target grew by {grown} KiB (from {before} KiB)").into());
+        return Err(format!("the target grew by {grown} KiB beside its payload: {told}").into());
     }
     Ok(format!(
         "{} malformed frames and as many PDUs; {} good commands and pings, the slowest {} ms; \
-         memory {before} KiB before, {most} KiB at most, {after} KiB after",
+         memory {told}",
         arguments.count,
         stage.good.load(Ordering::Relaxed),
         stage.slowest_ns.load(Ordering::Relaxed) / 1_000_000,
     ))
 }
 
-/// One attack with good clients beside it; the target's largest size meanwhile, KiB.
+/// What the target has of the system's memory, KiB.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    resident: u64,
+    /// The part of it that is payload memory.
+    payload: u64,
+}
+
+impl Size {
+    fn of(arguments: &Arguments) -> Result<Self, AnyError> {
+        // In this order: payload memory that is mapped in between does not look like growth.
+        let resident = resident_kib(arguments.pid)?;
+        let (response, _) = admin::ask(&arguments.admin_socket, Request::Status)?;
+        let Response::Status { status } = response else {
+            return Err("the target does not tell its status".into());
+        };
+        let (memory, bound) = (status.memory, status.memory.bytes_max);
+        if memory.bytes_mapped > bound {
+            return Err(format!("{} B of payload, {bound} allowed", memory.bytes_mapped).into());
+        }
+        Ok(Self { resident, payload: memory.bytes_mapped / 1024 })
+    }
+
+    /// What is not payload.
+    const fn other_kib(self) -> u64 {
+        self.resident.saturating_sub(self.payload)
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} KiB beside {} KiB of payload", self.other_kib(), self.payload)
+    }
+}
+
+/// One attack with good clients beside it; the target's largest size meanwhile beside payload, KiB.
 fn assault(stage: &Stage<'_>, count: u64, seed: u64) -> Result<u64, AnyError> {
     stage.over.store(false, Ordering::Relaxed);
     let mut seeds = Rng::new(seed);
@@ -140,18 +184,19 @@ fn assault(stage: &Stage<'_>, count: u64, seed: u64) -> Result<u64, AnyError> {
             let rng = seeds.fork();
             bad.push(scope.spawn(move || bad_pdus(stage, count / 2, rng)));
         }
-        let mut most = 0;
-        while bad.iter().any(|thread| !thread.is_finished())
+        let mut most = Ok(0);
+        while let Ok(kib) = most
+            && bad.iter().any(|thread| !thread.is_finished())
             && beside.iter().all(|thread| !thread.is_finished())
         {
-            most = most.max(resident_kib(stage.arguments.pid)?);
+            most = Size::of(stage.arguments).map(|size| kib.max(size.other_kib()));
             std::thread::sleep(Duration::from_millis(50));
         }
         stage.over.store(true, Ordering::Relaxed);
         for thread in bad.into_iter().chain(beside) {
             thread.join().map_err(|_| "a client panicked")??;
         }
-        Ok(most)
+        most
     })
 }
 
