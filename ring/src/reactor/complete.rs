@@ -30,10 +30,12 @@ impl Reactor {
             Work::RecvPooled { .. } => self.pooled(key, cqe),
             Work::Send { .. } => self.sent(key, cqe),
             Work::Read { .. } | Work::Write { .. } => self.transferred(key, cqe),
-            Work::Sync | Work::Fallocate { .. } | Work::PollWritable => match cqe.result {
-                0.. => self.finish(key, Ok(0)),
-                e => self.again_or_fail(key, e),
-            },
+            Work::Sync | Work::Fallocate { .. } | Work::PollReadableOnce | Work::PollWritable => {
+                match cqe.result {
+                    0.. => self.finish(key, Ok(0)),
+                    e => self.again_or_fail(key, e),
+                }
+            }
             Work::PollReadable => self.readable(key, cqe),
         }
     }
@@ -326,7 +328,9 @@ impl Reactor {
             Work::Fallocate { .. } => {
                 Event::Deallocated(result.map(drop).map_err(failed("deallocate")))
             }
-            Work::PollReadable => Event::Readable(result.map(drop).map_err(failed("poll"))),
+            Work::PollReadable | Work::PollReadableOnce => {
+                Event::Readable(result.map(drop).map_err(failed("poll")))
+            }
             Work::PollWritable => Event::Writable(result.map(drop).map_err(failed("poll"))),
         }
     }

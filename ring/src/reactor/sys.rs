@@ -177,6 +177,7 @@ pub(super) enum Work {
     Sync,
     Fallocate { mode: i32, offset: u64, len: u64 },
     PollReadable,
+    PollReadableOnce,
     PollWritable,
 }
 
@@ -405,6 +406,10 @@ impl Flight {
             Work::PollReadable => {
                 let events = u32::from(libc::POLLIN.unsigned_abs());
                 opcode::PollAdd::new(fd, events).multi(true).build()
+            }
+            Work::PollReadableOnce => {
+                let events = u32::from(libc::POLLIN.unsigned_abs());
+                opcode::PollAdd::new(fd, events).build()
             }
             Work::PollWritable => {
                 let events = u32::from(libc::POLLOUT.unsigned_abs());
