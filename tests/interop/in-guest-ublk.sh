@@ -22,7 +22,7 @@ tell() { echo "$1" >$fifo; }
 said() { grep -q "$1" $out; }
 ask() { # COMMAND ANSWER ; ANSWER begins a line within seconds
   tell "$1"
-  wait_for 10 "\`$2\` after \`$1\`" said "^$2"
+  wait_for 30 "\`$2\` after \`$1\`" said "^$2"
 }
 ends() { # the server, by itself and with code 0
   local rc=0
@@ -44,8 +44,8 @@ said "^started $device $size false" || fail "$(cat $out)"
 [ "$(blockdev --getsize64 $device)" = $size ] || fail "another size"
 queue=/sys/block/ublkb3/queue
 settle_queue() { grep -q '\[none\]' $queue/scheduler && [ "$(cat $queue/read_ahead_kb)" = 512 ]; }
-wait_for 5 "queue settings" settle_queue
-for pair in logical_block_size:512 physical_block_size:4096 optimal_io_size:65536 fua:1 rotational:0 \
+wait_for 30 "queue settings" settle_queue
+for pair in nr_requests:32 logical_block_size:512 physical_block_size:4096 optimal_io_size:65536 fua:1 rotational:0 \
   max_hw_sectors_kb:256 discard_max_bytes:$((1 << 30)) write_zeroes_max_bytes:$((32 << 20)); do
   [ "$(cat "$queue/${pair%:*}")" = "${pair#*:}" ] ||
     fail "${pair%:*} is $(cat "$queue/${pair%:*}")"
@@ -105,7 +105,8 @@ tell stop
 ends
 
 # Killed under load, twice, with requests under way; its successor is given them again.
-# First with so little memory that tags wait for it; the next take its depth over.
+# First with every request under way that there can be, and so little memory that tags wait for
+# it; the next servers take that depth over.
 serve --delay-us 2000 --depth 8 --spare 0 --hold 8
 number=$(cat /sys/block/ublkb3/dev)
 verified_load $device 8 >/tmp/fio.out 2>&1 &

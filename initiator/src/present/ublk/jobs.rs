@@ -20,7 +20,7 @@ pub(super) enum Job {
     /// Make the device, or take it over from a process that has died.
     Attach,
     /// Every tag is fetched: let users come.
-    Start { id: u32, recovered: bool },
+    Start { id: u32, recovered: bool, tags: u16 },
     /// Keep users out.
     Stop { id: u32, how: Stop },
     /// Nothing of it is open any more: forget it.
@@ -92,10 +92,10 @@ fn work(wanted: &Wanted, job: Job, tell: &dyn Fn(Answer)) {
     let failed = |why| tell(Answer::Failed(why));
     match job {
         Job::Attach => tell(attach(wanted).map_or_else(Answer::Failed, Answer::Attached)),
-        Job::Start { id, recovered } => match start(wanted, id, recovered) {
+        Job::Start { id, recovered, tags } => match start(wanted, id, recovered) {
             Ok(size_bytes) => {
                 tell(Answer::Started { size_bytes });
-                names::tune(id, wanted.io_bytes);
+                names::tune(id, wanted.io_bytes, tags);
             }
             Err(why) => failed(why),
         },
@@ -127,7 +127,7 @@ fn attach(wanted: &Wanted) -> Result<Attached, Why> {
 
 fn add(control: &mut Control, wanted: &Wanted) -> Result<Attached, Why> {
     let info = Info {
-        depth: wanted.depth,
+        depth: wanted.tags(),
         state: abi::STATE_DEAD,
         io_bytes: wanted.io_bytes,
         id: 0,

@@ -28,7 +28,7 @@
 //!     let mut reactor = Reactor::new(Config::default(), Waker::new()?)?;
 //!     let mut ublk = Ublk::attach(wanted, reactor.arena(), reactor.waker())?;
 //!     let ring = reactor.attach(ublk.fd()?);
-//!     reactor.submit(Op::PollReadable { file: ring }, 0);
+//!     reactor.submit(Op::PollReadableOnce { file: ring }, 0);
 //!     let (mut done, mut requests) = (Vec::new(), Vec::new());
 //!     loop {
 //!         ublk.take(&mut requests);
@@ -40,7 +40,9 @@
 //!             }
 //!         }
 //!         reactor.turn(None, &mut done)?;
-//!         done.clear();
+//!         if done.drain(..).any(|completion| completion.tag == 0) {
+//!             reactor.submit(Op::PollReadableOnce { file: ring }, 0);
+//!         }
 //!     }
 //! }
 //! ```
@@ -149,14 +151,15 @@ pub struct Wanted {
     pub id: Option<u32>,
     /// Whose device it is (a hash of the identity): one with another mark is never taken over.
     pub mark: u64,
-    /// Requests at a time, at most 4096.
+    /// Requests at a time, 4 to 4095.
     pub depth: u16,
     /// Memory for this many requests more, for when writes have ended but a slow path still holds
     /// their memory. Without any, such a tag waits.
     pub spare: u16,
     /// Longest request: a multiple of 4 KiB, at most 256 KiB.
     pub io_bytes: u32,
-    /// How long to wait for the end of the process that served it before.
+    /// How long to wait for the end of the process that served it before. A minute, since kernels
+    /// before 6.16 may notice it only by a timeout of 30 s (see `names.rs`).
     pub recovery_wait: Duration,
     /// What it is like.
     pub shape: Shape,
@@ -165,13 +168,19 @@ pub struct Wanted {
 impl Wanted {
     /// Payload memory needed, bytes.
     pub fn memory_bytes(&self) -> usize {
-        (usize::from(self.depth) + usize::from(self.spare)) * self.io_bytes as usize
+        (usize::from(self.tags()) + usize::from(self.spare)) * self.io_bytes as usize
+    }
+
+    /// Tags of the queue: one is never used, see [`names::tune`].
+    fn tags(&self) -> u16 {
+        self.depth.saturating_add(1)
     }
 
     fn fault(&self) -> Option<String> {
         let io = self.io_bytes as usize;
-        if self.depth == 0 || self.depth > abi::DEPTH_MAX {
-            return Some(format!("a depth of {}: not 1 to {}", self.depth, abi::DEPTH_MAX));
+        let depths = names::REQUESTS_MIN..abi::DEPTH_MAX;
+        if !depths.contains(&self.depth) {
+            return Some(format!("a depth of {}: not 4 to 4095", self.depth));
         }
         if io == 0 || io > SEGMENT_BYTES_MAX || !io.is_multiple_of(4096) {
             return Some(format!("requests of {io} bytes: not a multiple of 4096 up to 262144"));
@@ -257,7 +266,7 @@ impl Ublk {
         if let Some(fault) = wanted.fault() {
             return Err(Why::Unfit(fault));
         }
-        let serving = Serving::new(wanted.depth, arena)?;
+        let serving = Serving::new(wanted.tags(), arena)?;
         let helper = Helper::new(wanted.clone(), waker)?;
         helper.send(Job::Attach);
         Ok(Self {
@@ -272,7 +281,8 @@ impl Ublk {
         })
     }
 
-    /// A descriptor that is readable while requests wait: for the reactor to poll.
+    /// A descriptor that is readable while requests wait: for the reactor to poll, with
+    /// [`Op::PollReadableOnce`](corbel_ring::Op::PollReadableOnce) again and again.
     pub fn fd(&self) -> io::Result<OwnedFd> {
         self.serving.ring()
     }
@@ -386,7 +396,7 @@ impl Ublk {
         match opened {
             Ok(_) => {
                 self.state = State::Starting;
-                self.helper.send(Job::Start { id, recovered });
+                self.helper.send(Job::Start { id, recovered, tags: depth });
             }
             Err(why) => self.fail(why),
         }

@@ -236,3 +236,68 @@ impl AsFd for Queue {
         unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use corbel_ring::{Config, Event, Op, Reactor, Waker};
+
+    use super::*;
+
+    const TURN: Duration = Duration::from_secs(5);
+
+    impl Queue {
+        fn complete_nothing(&mut self) {
+            // SAFETY: the entry names no memory.
+            unsafe { self.uring.submission().push(&opcode::Nop::new().build()) }.unwrap();
+            self.submit().unwrap();
+        }
+
+        fn drain(&mut self) -> usize {
+            self.uring.completion().count()
+        }
+    }
+
+    fn readable(reactor: &mut Reactor, wait: Duration) -> bool {
+        let mut done = Vec::new();
+        reactor.turn(Some(wait), &mut done).unwrap();
+        done.iter().any(|completion| matches!(completion.event, Event::Readable(Ok(()))))
+    }
+
+    #[test]
+    fn every_completion_of_the_ring_wakes_the_reactor() {
+        let mut reactor = Reactor::new(Config::default(), Waker::new().unwrap()).unwrap();
+        let mut queue = Queue::new(4).unwrap();
+        let file = reactor.attach(queue.ring().unwrap());
+        for round in 0..100 {
+            reactor.submit(Op::PollReadableOnce { file }, 0);
+            if round % 2 == 0 {
+                // The poll waits when the completion comes.
+                assert!(!readable(&mut reactor, Duration::ZERO));
+            }
+            queue.complete_nothing();
+            assert!(readable(&mut reactor, TURN), "round {round}");
+            assert_eq!(queue.drain(), 1);
+        }
+    }
+
+    #[test]
+    fn a_poll_whose_completion_was_taken_before_it_looked_goes_on() {
+        let mut reactor = Reactor::new(Config::default(), Waker::new().unwrap()).unwrap();
+        let mut queue = Queue::new(4).unwrap();
+        let file = reactor.attach(queue.ring().unwrap());
+        reactor.submit(Op::PollReadableOnce { file }, 0);
+        assert!(!readable(&mut reactor, Duration::ZERO));
+        for _ in 0..100 {
+            queue.complete_nothing();
+            assert_eq!(queue.drain(), 1);
+            if readable(&mut reactor, Duration::ZERO) {
+                reactor.submit(Op::PollReadableOnce { file }, 0);
+            }
+        }
+        assert!(!readable(&mut reactor, Duration::ZERO));
+        queue.complete_nothing();
+        assert!(readable(&mut reactor, TURN));
+    }
+}
