@@ -7,12 +7,13 @@
 //! ```text
 //! script.rs      operations read from bytes
 //! host.rs        a shard's surroundings, in which nothing happens until the script says so
-//! wire.rs        AoE and ATA: parsers, the disk's commands, the state file, the client's path
 //! iscsi_path/    the client's path over iSCSI
+//! wire.rs        AoE and ATA: parsers, the disk's commands, the state file, a path's commands
 //! iscsi_wire.rs  PDUs, keys and values
 //! files.rs       configuration
 //! locks.rs       the range lock
 //! engine.rs      requests in flight
+//! aoe_client.rs  the initiator's AoE path
 //! aoe_server.rs  shelves and slots on the engine
 //! login.rs       the target's half of an iSCSI login
 //! connection/    the target's end of an iSCSI connection
@@ -22,6 +23,7 @@
 //! server/        the whole iSCSI server on two shards
 //! ```
 
+mod aoe_client;
 mod aoe_server;
 mod connection;
 mod engine;
@@ -43,6 +45,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("aoe_client", aoe_client::aoe_client),
     ("aoe_frame", wire::aoe_frame),
     ("aoe_path", wire::aoe_path),
     ("aoe_server", aoe_server::aoe_server),

@@ -232,7 +232,7 @@ impl<B: Buffer> AoePath<B> {
     /// Takes a try. It ends at once if the path is not fit for work.
     pub fn submit(&mut self, now: Instant, attempt: Try<B>) {
         self.now = now;
-        self.take(now, attempt);
+        self.take(attempt);
         self.feed(now);
     }
 

@@ -51,7 +51,6 @@ impl Watch {
             answered: now,
             busy_since: now,
             identifying: true,
-            everyone_next: now + SIBLINGS_EVERY,
             ..Self::default()
         };
     }
@@ -60,6 +59,7 @@ impl Watch {
     pub(super) fn work(&mut self, now: Instant, timers: &Timers) {
         self.check_next = Some(now + timers.check_every);
         self.widen_next = now + timers.widen_every;
+        self.everyone_next = now + SIBLINGS_EVERY;
     }
 
     /// Since when nothing is heard although something should be.
@@ -106,7 +106,7 @@ impl<B: Buffer> AoePath<B> {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let due = self.poll_timeout();
+        let due = self.poll_timeout().map(|due| due.max(self.now));
         self.now = now;
         if let Some(late) = due.map(|due| now.since(due)).filter(|late| *late > STALL_MIN) {
             self.stood_still(now, late);

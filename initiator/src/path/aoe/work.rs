@@ -25,7 +25,7 @@ impl<B: Buffer> AoePath<B> {
         self.config.server_caches || says
     }
 
-    pub(super) fn take(&mut self, now: Instant, attempt: Try<B>) {
+    pub(super) fn take(&mut self, attempt: Try<B>) {
         if !matches!(self.state, State::Ready) {
             let fault = self.fault.unwrap_or(PathFault::Starting);
             return self.tell(attempt, Verdict::Elsewhere(fault));
@@ -46,7 +46,6 @@ impl<B: Buffer> AoePath<B> {
             return self.tell(attempt, Verdict::Device(IoError::Unsupported));
         }
         self.tries.open(attempt, flush);
-        self.busy(now);
     }
 
     fn tell(&mut self, attempt: Try<B>, verdict: Verdict) {
@@ -69,6 +68,9 @@ impl<B: Buffer> AoePath<B> {
         let Some(wire) = self.wire.as_mut() else { return };
         while wire.room() > 0 {
             let Some((id, command)) = self.tries.next(self.sectors) else { break };
+            if wire.is_empty() {
+                self.watch.busy_since = now;
+            }
             let short = self.flush_short && matches!(command, Command::Flush);
             wire.submit(now, id, if short { Command::FlushShort } else { command });
         }

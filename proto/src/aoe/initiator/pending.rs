@@ -77,8 +77,10 @@ impl<D> Table<D> {
         self.entries.len() - self.free.len()
     }
 
-    /// `pending.expires` is never before that of any command before it.
-    pub(super) fn insert(&mut self, pending: Pending<D>) -> Key {
+    /// A command is given up no sooner than those before it: they may have been postponed.
+    pub(super) fn insert(&mut self, mut pending: Pending<D>) -> Key {
+        let before = self.ages.back().and_then(|key| self.get(*key)).map(|last| last.expires);
+        pending.expires = before.map_or(pending.expires, |last| last.max(pending.expires));
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { serial: 0, pending: None });
             u32::try_from(self.entries.len() - 1).expect("memory ends before 2^32 commands")
