@@ -9,5 +9,5 @@ NAME=guest-nbd-$kernel
 
 mkdir -p "$WORK/share"
 cp "$TESTS/interop/guest-lib.sh" "$(program nbd-mem)" "$WORK/share/"
-run_guest 0 1500 "$kernel" 400 "$TESTS/interop/in-guest-nbd.sh" || fail "the guest says so above (exit code $?)"
+run_guest 0 1500 "$kernel" 600 "$TESTS/interop/in-guest-nbd.sh" || fail "the guest says so above (exit code $?)"
 pass "kernel $kernel: everything above"

@@ -12,7 +12,7 @@ attach() { # OPTION…
   : >/tmp/server.out
   "$server" /tmp/ram/disk --kernel --hang /tmp/hang "$@" >/tmp/server.out 2>>/tmp/server.log &
   pid=$!
-  wait_for 20 "the server's \`ready\`" grep -qx ready /tmp/server.out
+  wait_for 120 "the server's \`ready\`" grep -qx ready /tmp/server.out
 }
 kill_server() { kill -9 "$pid"; wait "$pid" 2>/dev/null || true; }
 attribute() { cat "/sys/block/${device#/dev/}/$1"; }
@@ -22,7 +22,7 @@ attach
 # Not always the first: udev looks at new devices, and one that is open is not taken.
 device=$(awk '/^new/ { print $2 }' /tmp/server.out)
 [ -b "$device" ] || fail "attached as: $(cat /tmp/server.out)"
-wait_for 5 "the device's size" test "$(blockdev --getsize64 "$device")" = $((256 << 20))
+wait_for 60 "the device's size" test "$(blockdev --getsize64 "$device")" = $((256 << 20))
 [ "$(attribute backend)" = corbel-test:nbd-mem ] || fail "the backend is $(attribute backend)"
 [ "$(attribute queue/write_cache)" = "write back" ] || fail "the kernel will not flush"
 [ "$(attribute queue/fua)" = 1 ] || fail "the kernel does not use FUA"
@@ -39,7 +39,7 @@ cmp -n 131072 /dev/zero <(dd if="$device" bs=128K count=1 iflag=direct status=no
 pass "random reads and writes verified; a file system; discard and zeroes"
 
 "$server" --detach
-wait_for 5 "the end of the server" bash -c "! kill -0 $pid 2>/dev/null"
+wait_for 60 "the end of the server" bash -c "! kill -0 $pid 2>/dev/null"
 [ "$(attribute size)" = 0 ] || fail "detached, and still $(attribute size) sectors"
 attach
 device=$(awk '/^new/ { print $2 }' /tmp/server.out)
@@ -62,7 +62,7 @@ killed() { # AWAY-SECONDS LOAD-SECONDS ; sets pause_ms: from the new socket to t
   before=$(requests_done)
   load "$seconds" &
   fio=$!
-  wait_for 60 "the load" more_than $((before + 500))
+  wait_for 30 "the load" more_than $((before + 500))
   read -r down _ </proc/uptime
   kill_server
   sleep "$away"
@@ -75,10 +75,10 @@ killed() { # AWAY-SECONDS LOAD-SECONDS ; sets pause_ms: from the new socket to t
   echo "killed at $down s, back at $back s, slowest request $slowest ms"
   [ "$slowest" -gt $((away * 1000)) ] || fail "the load did not notice: $(cat /tmp/load.txt)"
 }
-killed 0 20
+killed 0 40
 pass "killed under load: nothing lost; all answered $pause_ms ms after the return"
 [ "$pause_ms" -lt 7000 ] || fail "a tick of 5 s should have sent everything again by then"
-killed 8 24
+killed 8 40
 pass "8 s without a daemon: nothing lost; all answered $pause_ms ms after the return"
 [ "$pause_ms" -lt 7000 ] || fail "a tick of 5 s should have sent everything again by then"
 "$server" --detach
@@ -109,7 +109,7 @@ mount "$device" /mnt/disk
 grep -q 'in use' /tmp/detach.txt || fail "not told that it is in use: $(cat /tmp/detach.txt)"
 umount /mnt/disk
 "$server" --detach
-wait_for 5 "the end of the server" bash -c "! kill -0 $pid 2>/dev/null"
+wait_for 60 "the end of the server" bash -c "! kill -0 $pid 2>/dev/null"
 cat /tmp/server.log
 pass "in use it stays; unused it goes"
 dmesg_is_clean
