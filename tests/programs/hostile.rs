@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     latency_ms: u64,
     /// How much the target may grow beside its payload memory, MiB.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 16)]
     growth_mib: u64,
     /// Decides every byte.
     #[arg(long, default_value_t = 1)]
