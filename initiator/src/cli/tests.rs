@@ -46,7 +46,7 @@ fn attach_takes_all_its_flags() {
     assert_eq!(device.policy.no_path, NoPath::For(std::time::Duration::from_secs(30)));
     assert_eq!(device.policy.selector, Selector::RoundRobin);
     assert!(device.policy.hedge.is_some());
-    assert_eq!(device.timers.ping_after, std::time::Duration::from_secs(1));
+    assert_eq!(device.timers.get("ping_after"), std::time::Duration::from_secs(1));
     assert_eq!(device.origins.of("ping_after"), Origin::Command);
     assert_eq!(device.wwid.as_deref(), Some("6001405aabbccddeeff001122334455a"));
     assert!(made.daemon.admin_socket.is_some());

@@ -84,7 +84,7 @@ fn change<'a>(old: &'a DeviceSettings, new: &'a DeviceSettings) -> Change<'a> {
         ("digests", old.digests != new.digests),
     ];
     let mut needs_detach = differing(&needs_detach);
-    let timers = old.timers.each().into_iter().zip(new.timers.each());
+    let timers = old.timers.each().zip(new.timers.each());
     needs_detach.extend(timers.filter(|(old, new)| old != new).map(|((key, _), _)| key));
     let only_in = |these: &'a [PathSettings], those: &'a [PathSettings]| {
         these.iter().filter(|path| !those.contains(path)).collect()

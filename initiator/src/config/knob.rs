@@ -12,6 +12,7 @@ use crate::multipath::policy::{
     Cache, Failback, Grouping, Hedge, NoPath, Policy, Resize, Selector,
 };
 use crate::multipath::status::Limit;
+use crate::path::iscsi;
 
 /// Where a value in force comes from. Later ones win over earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,70 +60,53 @@ impl Origins {
     }
 }
 
-/// How long a path may take for what.
+/// How long a path may take for what. The defaults are those of iSCSI paths
+/// ([`Timers`](crate::path::iscsi::Timers)); AoE paths have their own for what is not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathTimers {
-    /// From the first packet to a TCP connection.
-    pub connect_timeout: Duration,
-    /// From there to the full feature phase, identity and capacity included.
-    pub login_timeout: Duration,
-    /// A path that is silent so long is asked for a sign of life (NOP-Out, AoE query).
-    pub ping_after: Duration,
-    /// The sign of life must come so soon.
-    pub answer_within: Duration,
-    /// A command may take so long on a path that lives.
-    pub command_timeout: Duration,
-    /// First wait before a failed path is tried again; doubles up to `retry_max`.
-    pub retry_min: Duration,
-    /// Longest wait before a failed path is tried again.
-    pub retry_max: Duration,
-    /// How long what was sent over a lost path is taken for able to land, if nothing proves the
-    /// opposite.
-    pub doubt_hold: Duration,
+    times: [Duration; TIMER_KEYS.len()],
 }
+
+/// The keys of [`PathTimers`].
+pub(super) const TIMER_KEYS: [&str; 11] = [
+    "connect_timeout",
+    "login_timeout",
+    "identify_timeout",
+    "ping_after",
+    "ping_idle",
+    "answer_within",
+    "command_timeout",
+    "abort_timeout",
+    "retry_min",
+    "retry_max",
+    "doubt_hold",
+];
 
 impl Default for PathTimers {
     fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(3),
-            login_timeout: Duration::from_secs(5),
-            ping_after: Duration::from_secs(2),
-            answer_within: Duration::from_secs(3),
-            command_timeout: Duration::from_secs(30),
-            retry_min: Duration::from_millis(500),
-            retry_max: Duration::from_secs(10),
-            doubt_hold: Duration::from_secs(15),
-        }
+        let limits = iscsi::Timers::default().limits();
+        let time = |key: &str| {
+            let limit = limits.iter().find(|limit| limit.name == key);
+            Duration::from_millis(limit.map_or(0, |limit| limit.ms))
+        };
+        Self { times: TIMER_KEYS.map(time) }
     }
 }
 
 impl PathTimers {
     /// Each by the name of its key.
-    pub fn each(&self) -> [(&'static str, Duration); 8] {
-        [
-            ("connect_timeout", self.connect_timeout),
-            ("login_timeout", self.login_timeout),
-            ("ping_after", self.ping_after),
-            ("answer_within", self.answer_within),
-            ("command_timeout", self.command_timeout),
-            ("retry_min", self.retry_min),
-            ("retry_max", self.retry_max),
-            ("doubt_hold", self.doubt_hold),
-        ]
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, Duration)> + use<> {
+        TIMER_KEYS.into_iter().zip(self.times)
+    }
+
+    /// The one called `key`; zero if there is none.
+    pub fn get(&self, key: &str) -> Duration {
+        self.each().find(|(name, _)| *name == key).map_or(Duration::ZERO, |(_, time)| time)
     }
 
     fn field(&mut self, key: &str) -> Option<&mut Duration> {
-        Some(match key {
-            "connect_timeout" => &mut self.connect_timeout,
-            "login_timeout" => &mut self.login_timeout,
-            "ping_after" => &mut self.ping_after,
-            "answer_within" => &mut self.answer_within,
-            "command_timeout" => &mut self.command_timeout,
-            "retry_min" => &mut self.retry_min,
-            "retry_max" => &mut self.retry_max,
-            "doubt_hold" => &mut self.doubt_hold,
-            _ => return None,
-        })
+        let at = TIMER_KEYS.iter().position(|known| *known == key)?;
+        self.times.get_mut(at)
     }
 
     /// Sets the timer `key` to what `text` says.
@@ -130,11 +114,9 @@ impl PathTimers {
         let (least, most) = match key {
             // Far targets and busy ones answer late; a limit below their usual answer fails paths
             // that are well.
-            "retry_min" | "connect_timeout" | "login_timeout" | "ping_after" | "answer_within" => {
-                (Duration::from_millis(100), Duration::from_secs(600))
-            }
-            "command_timeout" => (Duration::from_secs(1), Duration::from_secs(3600)),
-            _ => (Duration::from_millis(100), Duration::from_secs(3600)),
+            "command_timeout" => (Duration::from_millis(200), Duration::from_secs(3600)),
+            "doubt_hold" => (Duration::ZERO, Duration::from_secs(3600)),
+            _ => (Duration::from_millis(100), Duration::from_secs(600)),
         };
         let time = within(text, least, most)?;
         if let Some(field) = self.field(key) {
@@ -257,7 +239,7 @@ impl Setting {
     /// If there is no such key, or the value is none of its.
     pub fn parse(key: &str, value: &str) -> Result<Self, Wrong> {
         let given = key.replace('-', "_");
-        if PathTimers::default().each().iter().any(|(name, _)| *name == given) {
+        if TIMER_KEYS.contains(&given.as_str()) {
             return Err(Wrong::new(
                 format!("`{key}` is taken up when a path is added"),
                 "put it into the configuration and reload",
@@ -443,11 +425,16 @@ mod tests {
     }
 
     #[test]
-    fn every_timer_has_its_key() {
+    fn every_timer_is_one_that_a_path_has() {
+        for key in TIMER_KEYS {
+            let mut timers = iscsi::Timers::default();
+            assert!(timers.set(key, Duration::from_secs(1), "command"), "{key}");
+            assert_ne!(PathTimers::default().get(key), Duration::ZERO, "{key}");
+        }
         let mut timers = PathTimers::default();
         for (key, _) in PathTimers::default().each() {
             timers.set(key, "7s").expect(key);
         }
-        assert!(timers.each().iter().all(|(_, time)| *time == Duration::from_secs(7)));
+        assert!(timers.each().all(|(_, time)| time == Duration::from_secs(7)));
     }
 }

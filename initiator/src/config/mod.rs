@@ -190,7 +190,7 @@ impl DeviceSettings {
     /// If there is no such key, or the value is none of its.
     pub fn set(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), Wrong> {
         let given = key.replace('-', "_");
-        let timer = self.timers.each().into_iter().find(|(name, _)| *name == given);
+        let timer = self.timers.each().find(|(name, _)| *name == given);
         let known = match timer {
             Some((known, _)) => {
                 self.timers.set(known, value)?;

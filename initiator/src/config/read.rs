@@ -9,7 +9,7 @@ use std::time::Duration;
 use corbel_proto::iscsi::name::Name;
 use toml::de::DeTable;
 
-use super::knob::{Origin, POLICY_KEYS, PathTimers, set_policy, within};
+use super::knob::{Origin, POLICY_KEYS, TIMER_KEYS, set_policy, within};
 use super::problem::{Findings, Problems, Span, Wrong};
 use super::quantity::Time;
 use super::reader::{At, Reader, Table};
@@ -189,7 +189,7 @@ impl Common {
             keys.iter().filter_map(text).collect()
         };
         let policy = given(&POLICY_KEYS);
-        let timers = given(&PathTimers::default().each().map(|(key, _)| key));
+        let timers = given(&TIMER_KEYS);
         let digests =
             [("none", Digests::None), ("prefer", Digests::Prefer), ("require", Digests::Require)];
         let sanlock_io_timeout = reader.scalar(table, "sanlock_io_timeout").and_then(|text| {
@@ -255,7 +255,7 @@ fn judge(
     let mut error = |what: &str, right: &str| {
         reader.findings.error(&table.span, Wrong::new(what, right));
     };
-    if device.timers.retry_min > device.timers.retry_max {
+    if device.timers.get("retry_min") > device.timers.get("retry_max") {
         error("`retry_min` is above `retry_max`", "give a smaller `retry_min`");
     }
     if device.policy.flap.hold > device.policy.flap.hold_max {

@@ -66,7 +66,7 @@ fn a_whole_file_is_read() {
     let iscsi = "iscsi:iqn.2026-11.org.example:md3/0@10.0.0.1:3260";
     assert_eq!(names, ["aoe:0.0@eth1", "aoe:0.0@eth2", iscsi]);
     assert_eq!(first.policy, Policy::default());
-    assert_eq!(first.timers.ping_after, Duration::from_secs(1));
+    assert_eq!(first.timers.get("ping_after"), Duration::from_secs(1));
     assert_eq!(second.wwid.as_deref(), Some("6001405aabbccddeeff001122334455a"));
     assert_eq!(second.paths[0].weight, Some(50));
     assert_eq!(second.present, Present::NbdUnix("/run/corbel/other.nbd".into()));
@@ -93,7 +93,7 @@ fn every_time_limit_tells_where_it_comes_from() {
     };
     assert_eq!(from("ping_after"), (1000, "[defaults]"));
     assert_eq!(from("answer_within"), (4000, "[[device]]"));
-    assert_eq!(from("connect_timeout"), (3000, "default"));
+    assert_eq!(from("connect_timeout"), (1500, "default"));
     assert_eq!(from("fast_io_fail"), (5000, "default"));
 }
 

@@ -127,7 +127,7 @@ fn each_keyword_is_the_key_that_means_the_same() {
     assert_eq!(defaults("fast_io_fail_tmo 10").fast_io_fail, Duration::from_secs(10));
     assert_eq!(defaults("san_path_err_threshold 3").flap.failures, 3);
     let device = one("defaults {\nchecker_timeout 7\n}");
-    assert_eq!(device.timers.answer_within, Duration::from_secs(7));
+    assert_eq!(device.timers.get("answer_within"), Duration::from_secs(7));
 }
 
 #[test]

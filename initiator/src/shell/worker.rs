@@ -202,16 +202,13 @@ impl Worker {
     }
 
     fn noticed(&mut self, notice: &Notice) {
-        let device = self.device.name();
-        match notice {
-            Notice::PathUp { path } => tracing::info!(device, path, "path up"),
-            Notice::Recovered => tracing::info!(device, "a path works again"),
-            other => tracing::warn!(device, notice = ?other, "path trouble"),
-        }
         if let (Notice::Resized(bytes), Some(presenter)) = (notice, &mut self.presenter) {
             presenter.resize(*bytes);
         }
-        (self.notices)(self.device.name(), notice);
+        // Paths that end with their device are nothing to be woken for.
+        if self.ending.is_none() {
+            (self.notices)(self.device.name(), notice);
+        }
     }
 
     /// Once a path has told what the device is like, users may come.

@@ -193,7 +193,7 @@ impl Timers {
         "identify_timeout",
         "ping_after",
         "ping_idle",
-        "ping_timeout",
+        "answer_within",
         "command_timeout",
         "abort_timeout",
         "logout_timeout",

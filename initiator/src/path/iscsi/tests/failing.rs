@@ -114,7 +114,7 @@ fn a_black_hole_is_noticed_by_a_ping() {
 fn a_tuned_path_notices_a_black_hole_in_less_than_half_a_second() {
     let mut config = config();
     config.timers.set("ping_after", ms(150), "[defaults]");
-    config.timers.set("ping_timeout", ms(300), "[defaults]");
+    config.timers.set("answer_within", ms(300), "[defaults]");
     let mut bench = Bench::up(config, Disk::new(64));
     bench.pass(ms(777));
     bench.cable = false;
