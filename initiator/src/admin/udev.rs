@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -168,6 +169,8 @@ impl Places {
 
     fn link(&self, info: &Info) -> io::Result<()> {
         fs::create_dir_all(&self.links)?;
+        // Whatever our umask is: names in /dev are for everyone to see.
+        fs::set_permissions(&self.links, fs::Permissions::from_mode(0o755))?;
         let link = self.links.join(&info.name);
         let draft = self.links.join(format!(".{}.new", info.name));
         match fs::remove_file(&draft) {
