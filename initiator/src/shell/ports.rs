@@ -1,8 +1,8 @@
 //! Interfaces: raw Ethernet ports of AoE paths, and what happens to every link.
 //!
-//! Each device has its own port on each interface it uses. The kernel hands every AoE frame to all of
-//! them; a frame of another shelf and slot is looked at and forgotten. That costs with many devices,
-//! and keeps one device's trouble out of another's way.
+//! Each device has its own port on each interface it uses. The kernel hands every AoE frame to all
+//! of them; a frame of another shelf and slot is looked at and forgotten. That costs with many
+//! devices, and keeps one device's trouble out of another's way.
 
 use std::os::fd::AsFd;
 

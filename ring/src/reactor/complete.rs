@@ -188,7 +188,7 @@ impl Reactor {
         self.send_rest(key, done);
     }
 
-    /// Goes on behind the first `done` bytes as a new operation, while the kernel holds the old one.
+    /// Goes on behind the first `done` bytes as a new operation; the kernel holds the old one.
     fn send_rest(&mut self, key: u32, done: u64) {
         let mut rest = self.messages.pop().unwrap_or_default();
         let flight = self.flights.get(key);

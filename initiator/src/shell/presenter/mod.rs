@@ -126,8 +126,8 @@ impl Presenter {
         }
     }
 
-    /// Begins to take it away; [`News::Gone`] or [`News::InUse`] follows. Every request is still owed
-    /// its end.
+    /// Begins to take it away; [`News::Gone`] or [`News::InUse`] follows. Every request is still
+    /// owed its end.
     pub(super) fn stop(&mut self, force: bool, reactor: &mut Reactor) {
         match self {
             Self::Ublk(ublk) => ublk.stop(force),
