@@ -13,6 +13,7 @@ use crate::volume::Volume;
 pub struct LogicalUnit {
     /// The device behind it.
     pub volume: Arc<Volume>,
+    instance: Option<[u8; 16]>,
     write_cache: AtomicBool,
     descriptor_sense: AtomicBool,
     write_protect: AtomicBool,
@@ -44,8 +45,22 @@ impl LogicalUnit {
             mode_generation: AtomicU64::new(0),
             medium_generation: AtomicU64::new(0),
             reset_generation: AtomicU64::new(0),
+            instance: None,
             volume,
         }
+    }
+
+    /// The same, of which VPD page C0 tells that it has been this one since `instance` began: the
+    /// boot of the host. Another value means that what was in a volatile cache may be lost.
+    #[must_use]
+    pub const fn with_instance(mut self, instance: Option<[u8; 16]>) -> Self {
+        self.instance = instance;
+        self
+    }
+
+    /// See [`Self::with_instance`].
+    pub(super) const fn instance(&self) -> Option<[u8; 16]> {
+        self.instance
     }
 
     /// LOGICAL UNIT RESET: default parameters, nothing prevented, and every initiator is told.

@@ -13,6 +13,14 @@ use crate::config::{self, Config, DigestChoice, InitiatorPattern};
 use crate::iscsi::model::{Allow, PortalGroup, Prefix, Target, Targets};
 use crate::scsi::LogicalUnit;
 
+/// The kernel's name of this boot. A restart of the daemon loses nothing that was acknowledged (it
+/// is with the kernel or the disk by then); a restart of the host may.
+fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits = text.trim().replace('-', "");
+    Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+}
+
 /// The logical units of all exports, by name. They keep state (mode pages, started or stopped), so
 /// a reload takes them over.
 #[derive(Debug, Default)]
@@ -30,7 +38,10 @@ impl LogicalUnits {
             let name = &opened.export.name;
             let before = known.get(name).filter(|unit| unit.volume.id == opened.volume.id);
             let unit = before.cloned();
-            let unit = unit.unwrap_or_else(|| Arc::new(LogicalUnit::new(opened.volume.clone())));
+            let unit = unit.unwrap_or_else(|| {
+                let unit = LogicalUnit::new(opened.volume.clone());
+                Arc::new(unit.with_instance(boot_id()))
+            });
             self.0.insert(name.clone(), unit);
         }
         let targets: Result<Vec<_>, _> =

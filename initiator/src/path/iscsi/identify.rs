@@ -26,9 +26,6 @@ const PAGE_BYTES_MAX: u16 = 4096;
 /// Groups that are read, at most: 8 bytes and a few ports each.
 const GROUPS_BYTES: u32 = 4096;
 
-/// The page in which Corbel's target says which running instance it is.
-const INSTANCE: u8 = 0xc0;
-
 /// One question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -239,7 +236,7 @@ impl Probe {
     fn choose_pages(&mut self, data: &[u8]) {
         let listed = vpd::body(data, vpd::SUPPORTED_PAGES).unwrap_or_default();
         let vendor = self.unit.inquiry.as_ref().map(|inquiry| inquiry.vendor.as_str());
-        let instance = (vendor == Some("CORBEL")).then_some(INSTANCE);
+        let instance = (vendor == Some("CORBEL")).then_some(vpd::INSTANCE);
         let wanted = [
             Some(vpd::LOGICAL_BLOCK_PROVISIONING),
             Some(vpd::BLOCK_LIMITS),
@@ -270,7 +267,7 @@ impl Probe {
                 unit.unmap = flags & 0x80 != 0; // LBPU
                 unit.unmap_by_write_same = flags & 0x40 != 0; // LBPWS
             }
-            INSTANCE => {
+            vpd::INSTANCE => {
                 unit.instance = Some(body.iter().map(|byte| format!("{byte:02x}")).collect());
             }
             _ => {}

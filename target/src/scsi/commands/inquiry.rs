@@ -7,7 +7,7 @@ use corbel_proto::scsi::{Sense, ascii_field};
 use crate::scsi::{LogicalUnit, Plan, View, limits};
 use crate::volume::identity::{REVISION, VENDOR};
 
-/// In ascending order, as page 00 must list them.
+/// In ascending order, as page 00 must list them. [`vpd::INSTANCE`] follows where it is known.
 const PAGES: [u8; 7] = [
     vpd::SUPPORTED_PAGES,
     vpd::UNIT_SERIAL_NUMBER,
@@ -45,7 +45,9 @@ fn standard(lu: &LogicalUnit) -> Vec<u8> {
 fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
     let volume = &lu.volume;
     Ok(match code {
-        vpd::SUPPORTED_PAGES => PAGES.to_vec(),
+        vpd::SUPPORTED_PAGES => {
+            PAGES.into_iter().chain(lu.instance().map(|_| vpd::INSTANCE)).collect()
+        }
         vpd::UNIT_SERIAL_NUMBER => {
             let len = volume.identity.serial.len().min(20);
             ascii_field::<20>(&volume.identity.serial)[..len].to_vec()
@@ -57,6 +59,10 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         vpd::LOGICAL_BLOCK_PROVISIONING => {
             vpd::provisioning(limits::thin(volume), volume.facts.discard_zeroes)
         }
+        vpd::INSTANCE => match lu.instance() {
+            Some(instance) => instance.to_vec(),
+            None => return Err(Sense::invalid_cdb(2, None)),
+        },
         _ => return Err(Sense::invalid_cdb(2, None)),
     })
 }

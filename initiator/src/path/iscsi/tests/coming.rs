@@ -310,3 +310,14 @@ fn what_an_earlier_process_sent_haunts_until_a_login_or_the_hold() {
     assert_eq!(bench.take_quiet(), [0]);
     assert!(bench.path.is_quiet());
 }
+
+#[test]
+fn a_target_that_tells_its_boot_is_known_to_have_been_restarted() {
+    let mut bench = Bench::new(config(), Disk::new(64));
+    bench.path.start(bench.now);
+    bench.run();
+    assert_eq!(bench.take_ready().unwrap().instance, Some("01".repeat(16)));
+    bench.disk.instance = 2;
+    bench.reset();
+    assert_eq!(bench.take_ready().unwrap().instance, Some("02".repeat(16)));
+}

@@ -40,6 +40,8 @@ pub(super) struct Disk {
     pub(super) bytes: Vec<u8>,
     pub(super) naa: u64,
     pub(super) serial: String,
+    /// Sixteen times this is the name of its boot.
+    pub(super) instance: u8,
     pub(super) write_cache: bool,
     pub(super) write_protected: bool,
     pub(super) limits: BlockLimits,
@@ -69,6 +71,7 @@ impl Disk {
             bytes: vec![0; blocks * BLOCK],
             naa: 0x3000_0000_0000_0001,
             serial: "S1".into(),
+            instance: 1,
             write_cache: true,
             write_protected: false,
             limits: BlockLimits::default(),
@@ -355,13 +358,14 @@ fn inquiry(disk: &Disk, page: Option<u8>) -> Result<Vec<u8>, Condition> {
             data[5] |= if disk.access.is_some() { 0x10 } else { 0 };
             return Ok(data);
         }
-        Some(vpd::SUPPORTED_PAGES) => vec![0, 0x80, 0x83, 0xb0, 0xb2],
+        Some(vpd::SUPPORTED_PAGES) => vec![0, 0x80, 0x83, 0xb0, 0xb2, 0xc0],
         Some(vpd::UNIT_SERIAL_NUMBER) => disk.serial.clone().into_bytes(),
         Some(vpd::DEVICE_IDENTIFICATION) => {
             vpd::identification(&[Designator::Naa(disk.naa), Designator::TargetPortGroup(1)])
         }
         Some(vpd::BLOCK_LIMITS) => disk.limits.emit(),
         Some(vpd::LOGICAL_BLOCK_PROVISIONING) => vpd::provisioning(disk.thin, true),
+        Some(vpd::INSTANCE) => vec![disk.instance; 16],
         Some(_) => return Err(Condition::INVALID_FIELD_IN_CDB),
     };
     Ok(vpd::page(DISK, page.unwrap_or(0), body))
