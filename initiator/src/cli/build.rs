@@ -145,11 +145,19 @@ impl AttachArgs {
             admin_socket: self.admin_socket,
             state_dir: self.state_dir.unwrap_or_else(|| usual.state_dir.clone()),
             initiator_name: self.initiator,
-            event_hook: self.event_hook,
+            event_hook: self.event_hook.map(absolute).transpose()?,
             ..usual
         };
         Ok(Settings { daemon, devices: vec![device] })
     }
+}
+
+/// A program's name without a folder would be looked for in PATH.
+fn absolute(path: PathBuf) -> Result<PathBuf, Wrong> {
+    std::path::absolute(&path).map_err(|error| {
+        let what = format!("`{}` is no path: {error}", path.display());
+        Wrong::new(what, "give the path of a program")
+    })
 }
 
 fn numbered(present: Present, number: Option<u32>) -> Result<Present, Wrong> {

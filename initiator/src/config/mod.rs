@@ -246,8 +246,9 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     };
     let bytes = read_bounded(path).map_err(|error| unreadable(&error))?;
     let text = String::from_utf8(bytes).map_err(|error| unreadable(&error))?;
-    let base = path.parent().unwrap_or_else(|| Path::new("."));
-    parse(&text, &file, base)
+    // A program's name without a folder would be looked for in PATH.
+    let base = std::path::absolute(path).map_err(|error| unreadable(&error))?;
+    parse(&text, &file, base.parent().unwrap_or_else(|| Path::new("/")))
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
