@@ -7,6 +7,7 @@
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
 #   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
 #   nbd                                          clients of NBD, in a network namespace
+#   initiator-cli                                the initiator's commands, in a network namespace
 #   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
 #   guest-ublk guest-nbd                         the initiator's block devices
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
@@ -16,21 +17,22 @@ cd "$(dirname "$0")/.." || exit 2
 # Cargo's own default, target/, is a crate here; this holds wherever cargo is started from.
 export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
+export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance
-  cross-protocol hostile idle-sessions hung-storage nbd guest-aoe guest-iscsi guest-target
-  guest-ublk guest-nbd"
+  cross-protocol hostile idle-sessions hung-storage nbd initiator-cli
+  guest-aoe guest-iscsi guest-target guest-ublk guest-nbd"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,13s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,14s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|initiator-|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
-  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
+  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
 fi
 
 install_packages() {
@@ -115,7 +117,8 @@ stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locke
 # The compiler is part of what is tested: it once lost a line of ours, in optimised builds only.
 stage_optimised() { cargo test --release --locked -p corbel-ring -p corbel-proto; }
 stage_build() {
-  cargo build --release --locked && cargo build --release --locked -p corbel-tests --bins
+  cargo build --release --locked -p corbel-target -p corbel-initiator &&
+    cargo build --release --locked -p corbel-tests --bins
 }
 stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
@@ -125,6 +128,7 @@ stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-500
 stage_idle-sessions() { $as_root tests/interop/idle-sessions.sh; }
 stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
 stage_nbd() { $as_root tests/interop/nbd.sh; }
+stage_initiator-cli() { $as_root tests/interop/initiator-cli.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 stage_guest-target() {
