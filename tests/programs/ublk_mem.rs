@@ -91,7 +91,6 @@ struct Server {
     arguments: Arguments,
     file: File,
     reactor: Reactor,
-    ring: corbel_ring::File,
     ublk: Ublk,
     /// In the order they came, which is that of their times.
     pending: VecDeque<(Instant, Request<Buf>)>,
@@ -168,10 +167,10 @@ fn serve(arguments: Arguments) -> Result<(), AnyError> {
     }
     let ublk = Ublk::attach(wanted, reactor.arena(), waker)?;
     let ring = reactor.attach(ublk.fd()?);
-    reactor.submit(Op::PollReadableOnce { file: ring }, 0);
+    reactor.submit(Op::PollRing { file: ring }, 0);
     let (pending, held) = (VecDeque::new(), VecDeque::new());
     let counts = Counts::default();
-    let mut server = Server { arguments, file, reactor, ring, ublk, pending, held, counts };
+    let mut server = Server { arguments, file, reactor, ublk, pending, held, counts };
     let mut lines = VecDeque::new();
     while server.turn()? {
         commands.drain(&mut lines);
@@ -223,11 +222,7 @@ impl Server {
                 self.release()?;
             }
         }
-        let mut done = Vec::new();
-        self.reactor.turn(wait, &mut done)?;
-        if !done.is_empty() {
-            self.reactor.submit(Op::PollReadableOnce { file: self.ring }, 0);
-        }
+        self.reactor.turn(wait, &mut Vec::new())?;
         Ok(true)
     }
 

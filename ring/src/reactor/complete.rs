@@ -30,13 +30,11 @@ impl Reactor {
             Work::RecvPooled { .. } => self.pooled(key, cqe),
             Work::Send { .. } => self.sent(key, cqe),
             Work::Read { .. } | Work::Write { .. } => self.transferred(key, cqe),
-            Work::Sync | Work::Fallocate { .. } | Work::PollReadableOnce | Work::PollWritable => {
-                match cqe.result {
-                    0.. => self.finish(key, Ok(0)),
-                    e => self.again_or_fail(key, e),
-                }
-            }
-            Work::PollReadable => self.readable(key, cqe),
+            Work::Sync | Work::Fallocate { .. } | Work::PollWritable => match cqe.result {
+                0.. => self.finish(key, Ok(0)),
+                e => self.again_or_fail(key, e),
+            },
+            Work::PollReadable | Work::PollRing => self.readable(key, cqe),
         }
     }
 
@@ -328,7 +326,7 @@ impl Reactor {
             Work::Fallocate { .. } => {
                 Event::Deallocated(result.map(drop).map_err(failed("deallocate")))
             }
-            Work::PollReadable | Work::PollReadableOnce => {
+            Work::PollReadable | Work::PollRing => {
                 Event::Readable(result.map(drop).map_err(failed("poll")))
             }
             Work::PollWritable => Event::Writable(result.map(drop).map_err(failed("poll"))),

@@ -433,7 +433,7 @@ impl Reactor {
                 (file, Work::Fallocate { mode, offset, len })
             }
             Op::PollReadable { file } => (file, Work::PollReadable),
-            Op::PollReadableOnce { file } => (file, Work::PollReadableOnce),
+            Op::PollRing { file } => (file, Work::PollRing),
             Op::PollWritable { file } => (file, Work::PollWritable),
         }
     }

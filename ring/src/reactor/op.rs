@@ -94,10 +94,11 @@ pub enum Op {
         /// Anything that can be polled.
         file: File,
     },
-    /// Complete once `file` is readable. For a ring of somebody else: kernels from 6.2 until a fix
-    /// of 2026 forget a repeated poll of one after its first completion, and do not say so.
-    PollReadableOnce {
-        /// Anything that can be polled.
+    /// Like [`Self::PollReadable`], for another ring. Each time it is a new poll: kernels from 6.2
+    /// until a fix of 2026 forget a repeated poll of a ring after its first completion, and do not
+    /// say so.
+    PollRing {
+        /// An io_uring.
         file: File,
     },
     /// Complete once `file` is writable: a connecting socket has connected or failed.

@@ -177,7 +177,7 @@ pub(super) enum Work {
     Sync,
     Fallocate { mode: i32, offset: u64, len: u64 },
     PollReadable,
-    PollReadableOnce,
+    PollRing,
     PollWritable,
 }
 
@@ -407,7 +407,7 @@ impl Flight {
                 let events = u32::from(libc::POLLIN.unsigned_abs());
                 opcode::PollAdd::new(fd, events).multi(true).build()
             }
-            Work::PollReadableOnce => {
+            Work::PollRing => {
                 let events = u32::from(libc::POLLIN.unsigned_abs());
                 opcode::PollAdd::new(fd, events).build()
             }

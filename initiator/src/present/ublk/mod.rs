@@ -28,7 +28,7 @@
 //!     let mut reactor = Reactor::new(Config::default(), Waker::new()?)?;
 //!     let mut ublk = Ublk::attach(wanted, reactor.arena(), reactor.waker())?;
 //!     let ring = reactor.attach(ublk.fd()?);
-//!     reactor.submit(Op::PollReadableOnce { file: ring }, 0);
+//!     reactor.submit(Op::PollRing { file: ring }, 0);
 //!     let (mut done, mut requests) = (Vec::new(), Vec::new());
 //!     loop {
 //!         ublk.take(&mut requests);
@@ -40,9 +40,7 @@
 //!             }
 //!         }
 //!         reactor.turn(None, &mut done)?;
-//!         if done.drain(..).any(|completion| completion.tag == 0) {
-//!             reactor.submit(Op::PollReadableOnce { file: ring }, 0);
-//!         }
+//!         done.clear();
 //!     }
 //! }
 //! ```
@@ -281,8 +279,8 @@ impl Ublk {
         })
     }
 
-    /// A descriptor that is readable while requests wait: for the reactor to poll, with
-    /// [`Op::PollReadableOnce`](corbel_ring::Op::PollReadableOnce) again and again.
+    /// A descriptor that is readable while requests wait: for the reactor to poll, by
+    /// [`Op::PollRing`](corbel_ring::Op::PollRing).
     pub fn fd(&self) -> io::Result<OwnedFd> {
         self.serving.ring()
     }

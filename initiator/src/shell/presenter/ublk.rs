@@ -15,7 +15,7 @@ use crate::present::ublk::{Event, Shape, Stop, Ublk, Wanted};
 use crate::request::{Outcome, Request};
 
 /// How long the end of an earlier process is waited for.
-const RECOVERY_WAIT: Duration = Duration::from_secs(30);
+const RECOVERY_WAIT: Duration = Duration::from_secs(60);
 /// Longest request.
 const IO_BYTES: u32 = 256 * 1024;
 
@@ -50,7 +50,7 @@ impl Presence {
         let ublk = Ublk::attach(wanted, arena, waker).map_err(|why| why.to_string())?;
         let fd = ublk.fd().map_err(|error| format!("ublk: {error}"))?;
         let file = reactor.attach(fd);
-        reactor.submit(Op::PollReadable { file }, tag::of(tag::UBLK, 0));
+        reactor.submit(Op::PollRing { file }, tag::of(tag::UBLK, 0));
         Ok(Self { ublk, name: name.to_owned(), state, news: VecDeque::new() })
     }
 
