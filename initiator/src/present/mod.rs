@@ -1,5 +1,6 @@
 //! The local block device.
 
+pub(crate) mod link;
 pub mod liveness;
 pub mod nbd;
 pub mod ublk;

@@ -19,7 +19,6 @@ use crate::present::nbd::machine::Export;
 enum Job {
     Connect { index: Option<u32>, export: Box<Export>, socket: OwnedFd },
     Resize(Box<Export>),
-    Tick { queueing: bool },
     Disconnect,
 }
 
@@ -40,7 +39,6 @@ pub(super) struct Kernel {
     inbox: VecDeque<Done>,
     state: RunState,
     index: Option<u32>,
-    queueing: bool,
 }
 
 impl Kernel {
@@ -64,15 +62,8 @@ impl Kernel {
         let export = Box::new(export.clone());
         // The thread ends only after its sender is gone.
         let _ = jobs.send(Job::Connect { index: index.or(state.number()), export, socket });
-        let kernel = Self {
-            name: name.to_owned(),
-            jobs,
-            done,
-            inbox: VecDeque::new(),
-            state,
-            index: None,
-            queueing: false,
-        };
+        let kernel =
+            Self { name: name.to_owned(), jobs, done, inbox: VecDeque::new(), state, index: None };
         Ok((kernel, ours))
     }
 
@@ -114,15 +105,9 @@ impl Kernel {
     pub(super) fn users(&self) -> Option<String> {
         let index = self.index?;
         let used = device::is_in_use(index).unwrap_or(false);
-        used.then(|| format!("{} is mounted or part of another device", device::path(index).display()))
-    }
-
-    /// The kernel looks at slow requests less often while they wait for a path.
-    pub(super) fn set_queueing(&mut self, queueing: bool) {
-        if self.index.is_some() && self.queueing != queueing {
-            self.queueing = queueing;
-            let _ = self.jobs.send(Job::Tick { queueing });
-        }
+        used.then(|| {
+            format!("{} is mounted or part of another device", device::path(index).display())
+        })
     }
 
     pub(super) fn resize(&mut self, export: &Export) {
@@ -148,12 +133,6 @@ fn work_off(backend: &str, jobs: &mpsc::Receiver<Job>, done: &Sender<Done>) {
                     Client::open().and_then(|mut client| client.resize(index, backend, &export));
                 done.send(Done::Resized(resized.map_err(|error| error.to_string())));
             }
-            (Job::Tick { queueing }, Some(index)) => {
-                let tick = if queueing { kernel::TICK_QUEUEING } else { kernel::TICK };
-                if let Err(error) = device::set_tick(index, tick) {
-                    tracing::debug!(%error, "the kernel's tick stays");
-                }
-            }
             (Job::Disconnect, at) => {
                 let gone = at.map(|index| Client::open().and_then(|mut c| c.disconnect(index)));
                 if let Some(Err(error)) = gone {
@@ -178,5 +157,5 @@ fn connect(
         client.reconfigure(left, backend, socket)?;
         return Ok(left);
     }
-    client.connect(index, export, backend, socket)
+    client.connect(index, export, backend, kernel::TICK, socket)
 }

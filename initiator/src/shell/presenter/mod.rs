@@ -1,5 +1,6 @@
 //! What a device is presented as, on the thread that drives it.
 
+mod kernel_nbd;
 mod nbd;
 mod ublk;
 
@@ -64,7 +65,9 @@ impl Presenter {
         match present {
             Present::Ublk(id) => Presence::begin(name, *id, geometry, state, reactor)
                 .map(|ublk| Self::Ublk(Box::new(ublk))),
-            Present::Nbd(_) => Err("no kernel client of NBD yet".to_owned()),
+            Present::Nbd(index) => {
+                Nbd::kernel(name, *index, geometry, state, reactor).map(Self::Nbd)
+            }
             Present::NbdUnix(path) => {
                 Nbd::unix(name, PathBuf::from(path), geometry, reactor).map(Self::Nbd)
             }

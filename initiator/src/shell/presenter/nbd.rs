@@ -11,8 +11,10 @@ use corbel_ring::reactor::{Event, File, Op, Reactor};
 use corbel_ring::tcp;
 use slab::Slab;
 
+use super::super::run_state::RunState;
 use super::super::tag;
 use super::News;
+use super::kernel_nbd::Kernel;
 use crate::admin::Presented;
 use crate::multipath::Geometry;
 use crate::present::nbd::machine::{Bounds, Connection, Export, Mode};
@@ -40,6 +42,7 @@ struct Client {
 enum Door {
     Unix(PathBuf),
     Tcp,
+    Kernel(Kernel),
 }
 
 /// See the module.
@@ -103,6 +106,29 @@ impl Nbd {
             news: VecDeque::from([News::Ready(ready)]),
             stopping: false,
         }
+    }
+
+    pub(super) fn kernel(
+        name: &str,
+        index: Option<u32>,
+        geometry: &Geometry,
+        state: RunState,
+        reactor: &mut Reactor,
+    ) -> Result<Self, String> {
+        let export = export(name, geometry);
+        let (kernel, ours) = Kernel::begin(name, index, &export, state, reactor)?;
+        let mut nbd = Self {
+            export,
+            door: Door::Kernel(kernel),
+            listener: None,
+            clients: Slab::new(),
+            next_number: 0,
+            news: VecDeque::new(),
+            stopping: false,
+        };
+        let file = reactor.attach(ours);
+        nbd.admit(file, Mode::Transmission);
+        Ok(nbd)
     }
 
     fn admit(&mut self, file: File, mode: Mode) {
@@ -241,6 +267,9 @@ impl Nbd {
     }
 
     fn finish(&mut self, reactor: &mut Reactor) {
+        if let Door::Kernel(kernel) = &mut self.door {
+            kernel.poll(&mut self.news);
+        }
         if self.stopping && self.clients.is_empty() {
             self.stopping = false;
             if let Door::Unix(path) = &self.door {
@@ -263,10 +292,19 @@ impl Nbd {
         for (_, client) in &mut self.clients {
             client.machine.resized(size_bytes);
         }
+        if let Door::Kernel(kernel) = &mut self.door {
+            kernel.resize(&self.export);
+        }
     }
 
     pub(super) fn stop(&mut self, force: bool, reactor: &mut Reactor) {
         match &mut self.door {
+            Door::Kernel(kernel) => {
+                if let Some(who) = kernel.users().filter(|_| !force) {
+                    return self.news.push_back(News::InUse(who));
+                }
+                kernel.disconnect();
+            }
             Door::Unix(_) | Door::Tcp => {
                 let clients = self.clients.iter().filter(|(_, client)| !client.dead).count();
                 if clients > 0 && !force {
