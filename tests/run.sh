@@ -6,10 +6,11 @@
 #   fmt clippy dependencies test optimised doc build     need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
 #   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
-#   nbd                                          clients of NBD, in a network namespace
+#   nbd attach                                   clients of NBD, in a network namespace
 #   initiator-cli                                the initiator's commands, in a network namespace
 #   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
 #   guest-ublk guest-nbd                         the initiator's block devices
+#   guest-initiator guest-lio                    the initiator while paths die
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 #      CORBEL_HOSTILE_COUNT (malformed frames, and as many PDUs; 500000 for the million)
 set -uo pipefail
@@ -20,16 +21,16 @@ export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance
-  cross-protocol hostile idle-sessions hung-storage nbd initiator-cli
-  guest-aoe guest-iscsi guest-target guest-ublk guest-nbd"
+  cross-protocol hostile idle-sessions hung-storage nbd attach initiator-cli
+  guest-aoe guest-iscsi guest-target guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,14s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,15s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|initiator-|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|attach|initiator-|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
   as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
@@ -128,6 +129,15 @@ stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-500
 stage_idle-sessions() { $as_root tests/interop/idle-sessions.sh; }
 stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
 stage_nbd() { $as_root tests/interop/nbd.sh; }
+stage_attach() { $as_root tests/interop/attach.sh; }
+stage_guest-initiator() {
+  $as_root tests/guest/build.sh || return 1
+  side_by_side "tests/interop/guest-initiator.sh 6.12 ublk" "tests/interop/guest-initiator.sh 6.1 nbd"
+}
+stage_guest-lio() {
+  $as_root tests/guest/build.sh || return 1
+  $as_root tests/interop/guest-lio.sh
+}
 stage_initiator-cli() { $as_root tests/interop/initiator-cli.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }

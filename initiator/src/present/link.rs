@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Where stable names are.
-const FOLDER: &str = "/dev/corbel";
+pub(crate) const FOLDER: &str = "/dev/corbel";
 
 /// Makes `/dev/corbel/NAME` lead to `device` (`nbd0`); whatever it led to before, it never leads
 /// nowhere in between. Gives its path.

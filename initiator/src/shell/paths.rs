@@ -80,7 +80,6 @@ fn aoe_timer(timers: &mut aoe::Timers, name: &str, time: corbel_proto::time::Dur
     match name {
         "ping_after" => timers.check_every = time,
         "answer_within" => timers.silence = time,
-        "command_timeout" => timers.give_up = time,
         "doubt_hold" => timers.doubt_hold = time,
         _ => return false,
     }

@@ -11,6 +11,7 @@ use corbel_ring::Waker;
 use super::abi::{self, Info};
 use super::control::{Control, open_node};
 use super::{Stop, Wanted, Why, names};
+use crate::present::link;
 
 const RECOVERY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -199,7 +200,7 @@ fn start(wanted: &Wanted, id: u32, recovered: bool) -> Result<u64, Why> {
         control.start(id)?;
     }
     let (_, size_bytes) = control.block_and_size(id)?;
-    if let Err(error) = names::link(&wanted.name, id) {
+    if let Err(error) = link::publish(&wanted.name, &format!("ublkb{id}")) {
         tracing::warn!(name = wanted.name, %error, "no link to the device in /dev/corbel");
     }
     Ok(size_bytes)
@@ -224,7 +225,7 @@ fn stop(wanted: &Wanted, id: u32, how: Stop) -> Result<Answer, Why> {
     } else {
         control.stop(id)?;
     }
-    if let Err(error) = names::unlink(&wanted.name, id) {
+    if let Err(error) = link::withdraw(&wanted.name, &format!("ublkb{id}")) {
         tracing::warn!(name = wanted.name, %error, "the link in /dev/corbel stays");
     }
     Ok(Answer::Down)

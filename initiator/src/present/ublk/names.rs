@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Where stable names are.
-const FOLDER: &str = "/dev/corbel";
+use crate::present::link;
+
 /// udev and blkid open a device for moments; who still has it after this uses it.
 const OPENERS_WAIT: Duration = Duration::from_millis(300);
 const OPENERS_TRIES: u32 = 4;
@@ -23,41 +22,7 @@ pub(super) fn block_path(id: u32) -> PathBuf {
 pub(super) fn name_fault(name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:+".contains(c);
     let good = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
-    (!good || name.len() > 200).then(|| format!("`{name}` cannot be a name in {FOLDER}"))
-}
-
-/// Makes `/dev/corbel/NAME` lead to the device; whatever it led to before, it never leads nowhere
-/// in between.
-pub(super) fn link(name: &str, id: u32) -> io::Result<()> {
-    link_in(Path::new(FOLDER), name, id)
-}
-
-fn link_in(folder: &Path, name: &str, id: u32) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let fresh = folder.join(format!(".{name}.{id}"));
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    symlink(target(id), &fresh)?;
-    fs::rename(&fresh, folder.join(name))
-}
-
-/// Removes `/dev/corbel/NAME` if it leads to the device.
-pub(super) fn unlink(name: &str, id: u32) -> io::Result<()> {
-    unlink_in(Path::new(FOLDER), name, id)
-}
-
-fn unlink_in(folder: &Path, name: &str, id: u32) -> io::Result<()> {
-    let path = folder.join(name);
-    match fs::read_link(&path) {
-        Ok(leads_to) if leads_to == Path::new(&target(id)) => fs::remove_file(path),
-        _ => Ok(()),
-    }
-}
-
-fn target(id: u32) -> String {
-    format!("../ublkb{id}")
+    (!good || name.len() > 200).then(|| format!("`{name}` cannot be a name in {}", link::FOLDER))
 }
 
 /// The least that the kernel takes for `nr_requests`.
@@ -153,19 +118,6 @@ fn opener(devices: &BTreeSet<u64>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_leads_to_the_newest_device_and_goes_with_it_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("corbel");
-        link_in(&folder, "data", 3).unwrap();
-        link_in(&folder, "data", 4).unwrap();
-        assert_eq!(fs::read_link(folder.join("data")).unwrap(), Path::new("../ublkb4"));
-        unlink_in(&folder, "data", 3).unwrap();
-        assert!(folder.join("data").is_symlink());
-        unlink_in(&folder, "data", 4).unwrap();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-    }
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
