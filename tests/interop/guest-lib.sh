@@ -4,7 +4,8 @@ set -euo pipefail
 HERE=${HERE:-/mnt/share}
 
 pass() { read -r up _ </proc/uptime; echo "PASS guest: $* (at $up s)"; }
-fail() { echo "FAIL guest: $*"; dmesg | tail -n 30; exit 1; }
+more_words() { :; } # what a script has to say about a failure, beside the kernel's log
+fail() { echo "FAIL guest: $*"; more_words || true; dmesg | tail -n 30; exit 1; }
 trap 'echo "FAIL guest: line $LINENO: $BASH_COMMAND"; dmesg | tail -n 30' ERR
 
 wait_for() { # SECONDS WHAT COMMAND…

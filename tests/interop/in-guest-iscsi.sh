@@ -46,8 +46,9 @@ setting node.session.initial_login_retry_max 8
 iscsiadm -m node -T "$IQN" --login
 paths() { multipathd show paths raw format '%i %d %t %o %T'; }
 active() { [ "$(paths | grep -c ' active ')" = "$1" ]; }
+more_words() { paths; ps axo pid,stat,time,wchan:24,args --sort=-time | head -n 12; }
 failed() { paths | grep -q ' failed '; }
-wait_for 30 "two paths" active 2
+wait_for 120 "two paths" active 2 # an emulated guest beside others took 40 s
 udevadm settle
 device=$(echo /dev/mapper/mpath*)
 [ -b "$device" ] || fail "no multipath device: $device"
