@@ -103,7 +103,9 @@ dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
 dd if=/tmp/last of="$device" bs=1M oflag=direct conv=fsync status=none
 sha256sum </tmp/last | cut -d' ' -f1 >"$HERE/written.sum"
 
-multipath -F
+# udev looks at a device again that was open for writing, and holds it meanwhile.
+udevadm settle
+wait_for 30 "the map to be let go" multipath -F
 iscsiadm -m node --logoutall=all
 [ -z "$(ls /sys/class/iscsi_session 2>/dev/null)" ] || fail "a session outlived its logout"
 pass "clean logout"
