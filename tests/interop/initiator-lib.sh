@@ -28,13 +28,9 @@ control() { (inside "$CORBEL_INITIATOR" "$@" --socket "$WORK/initiator.sock"); }
 paths_ready() { control status disk --json | jq '.devices[0].paths_ready'; }
 paths_are() { [ "$(paths_ready)" = "$1" ]; }
 
-end_initiator() { # SIGTERM must end it with exit code 0 within 20 s
-  local pid=$INITIATOR_PID rc=0
+end_initiator() { # SIGTERM must end it with exit code 0
+  local rc=0
+  end_child "$INITIATOR_PID" TERM initiator || rc=$?
   INITIATOR_PID=''
-  kill -TERM "$pid"
-  ( sleep 20; kill -9 "$pid" ) 2>/dev/null &
-  local guard=$!
-  wait "$pid" || rc=$?
-  kill "$guard" 2>/dev/null || true
   [ $rc = 0 ] || fail "the initiator's exit code after SIGTERM was $rc"
 }
