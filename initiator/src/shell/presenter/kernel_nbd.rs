@@ -61,7 +61,7 @@ impl Kernel {
             .map_err(|error| format!("no thread for the kernel's NBD client: {error}"))?;
         let export = Box::new(export.clone());
         // The thread ends only after its sender is gone.
-        let _ = jobs.send(Job::Connect { index: index.or(state.number()), export, socket });
+        let _ = jobs.send(Job::Connect { index: index.or_else(|| state.number()), export, socket });
         let kernel =
             Self { name: name.to_owned(), jobs, done, inbox: VecDeque::new(), state, index: None };
         Ok((kernel, ours))

@@ -41,7 +41,7 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) enum Presenter {
     Ublk(Box<Presence>),
-    Nbd(Nbd),
+    Nbd(Box<Nbd>),
 }
 
 /// Payload memory that a presenter and its paths need, bytes.
@@ -62,17 +62,16 @@ impl Presenter {
         state: RunState,
         reactor: &mut Reactor,
     ) -> Result<Self, String> {
-        match present {
-            Present::Ublk(id) => Presence::begin(name, *id, geometry, state, reactor)
-                .map(|ublk| Self::Ublk(Box::new(ublk))),
-            Present::Nbd(index) => {
-                Nbd::kernel(name, *index, geometry, state, reactor).map(Self::Nbd)
+        let nbd = match present {
+            Present::Ublk(id) => {
+                return Presence::begin(name, *id, geometry, state, reactor)
+                    .map(|ublk| Self::Ublk(Box::new(ublk)));
             }
-            Present::NbdUnix(path) => {
-                Nbd::unix(name, PathBuf::from(path), geometry, reactor).map(Self::Nbd)
-            }
-            Present::NbdTcp(address) => Nbd::tcp(name, *address, geometry, reactor).map(Self::Nbd),
-        }
+            Present::Nbd(index) => Nbd::kernel(name, *index, geometry, state, reactor),
+            Present::NbdUnix(path) => Nbd::unix(name, PathBuf::from(path), geometry, reactor),
+            Present::NbdTcp(address) => Nbd::tcp(name, *address, geometry, reactor),
+        };
+        nbd.map(|nbd| Self::Nbd(Box::new(nbd)))
     }
 
     /// An operation of this presenter completed.
