@@ -47,7 +47,8 @@ under_load 14 "the initiator killed and started again" kill_initiator
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"
 wait_for 30 "four paths again" ready_paths 4
 
-# All paths gone: waiting, then failing on demand.
+# All paths gone: waiting, then failing on demand, which the kernel's log rightly tells.
+dmesg_is_clean
 ask_host cut-all
 (dd if="$device" of=/dev/null bs=4k count=1 iflag=direct status=none) &
 waiting=$!
@@ -58,6 +59,7 @@ began=$SECONDS
 if wait $waiting; then fail "a read went well without a path"; fi
 [ $((SECONDS - began)) -le 7 ] || fail "the read took too long to fail: $((SECONDS - began)) s"
 corbel set disk no-path-retry queue
+dmesg -C
 (dd if="$device" of=/dev/null bs=4k count=1 iflag=direct status=none) &
 waiting=$!
 sleep 3
