@@ -5,11 +5,14 @@ PRESENTER=ublk
 . /mnt/share/guest-corbel.sh
 
 modprobe -a target_core_mod target_core_file iscsi_target_mod nf_tables nft_compat 2>/dev/null || true
+mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 core=/sys/kernel/config/target/core/fileio_0/disk
 group=/sys/kernel/config/target/iscsi/$IQN/tpgt_1
 truncate -s 192M /tmp/lio.img
 mkdir -p $core
 echo "fd_dev_name=/tmp/lio.img,fd_dev_size=$((192 << 20)),fd_buffered_io=1" >$core/control
+# Its world-wide name is made from this; without, the two portals may lead anywhere.
+echo 2f3c1a52-8b0e-4a63-9f6e-6d2f0e7c9b11 >$core/wwn/vpd_unit_serial
 echo 1 >$core/enable
 mkdir -p "$group/lun/lun_0" "$group/np/127.0.0.1:3260" "$group/np/127.0.0.2:3260"
 ln -s $core "$group/lun/lun_0/disk"
