@@ -119,6 +119,11 @@ impl Domains {
         lost
     }
 
+    /// Something may be in one of them.
+    pub(super) fn are_dirty(&self) -> bool {
+        self.unstable().next().is_some()
+    }
+
     fn knows(&self, domain: u32) -> bool {
         self.all.iter().any(|one| one.id == domain)
     }

@@ -42,9 +42,16 @@ impl<B: Buffer> Engine<B> {
             Role::Part { domain, .. } => domain,
             Role::Plain | Role::Flush { .. } => None,
         };
+        // A path without a cache answers a flush without a word to the device: the caches of other
+        // paths would stay as they are, and their loss would stay unknown.
+        let cache = entry.operation == Operation::Flush && self.domains.are_dirty();
         let fits = |index: &usize| {
             let path = &self.paths[*index];
-            path.suits(entry.operation) && (domain.is_none() || path.domain == domain)
+            let there = match domain {
+                None => !cache || path.domain.is_some(),
+                some => path.domain == some,
+            };
+            path.suits(entry.operation) && there
         };
         let fresh = |index: &usize| {
             let id = self.paths[*index].id;
@@ -56,7 +63,7 @@ impl<B: Buffer> Engine<B> {
             found = self.groups.working.iter().copied().filter(|index| fresh(index)).collect();
         }
         if entry.operation == Operation::Flush {
-            // Best where there is a cache to flush; another path may stand for it.
+            // Where there is a cache to flush, in whichever group.
             let caches = |index: &usize| self.paths[*index].domain.is_some() && fresh(index);
             if !found.iter().any(caches) {
                 let others = self.groups.working.iter().copied().filter(|index| caches(index));
@@ -74,7 +81,7 @@ impl<B: Buffer> Engine<B> {
         if self.groups.working.iter().any(fits) {
             return Choice::Exhausted;
         }
-        if domain.is_some() || self.groups.working.is_empty() {
+        if entry.operation == Operation::Flush || self.groups.working.is_empty() {
             return Choice::None;
         }
         let read_only =

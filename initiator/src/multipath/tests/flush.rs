@@ -139,6 +139,25 @@ fn a_path_without_a_cache_says_nothing_about_its_nodes_cache() {
     assert_eq!(bench.under_way.len(), 1);
 }
 
+/// Found by the simulator: the path without a cache answered at once, and what the cache held was
+/// lost with the power, although a flush had been acknowledged.
+#[test]
+fn a_flush_waits_for_a_path_with_the_cache_and_hears_there_that_it_was_lost() {
+    let mut bench = two_nodes(Cache::Trust, Rules::SOUND);
+    write_both(&mut bench);
+    bench.add(2, false);
+    bench.up_with(2, Facts { volatile_cache: false, ..node("c", "1") });
+    bench.down(0);
+    bench.down(1);
+    bench.flush(3);
+    assert_eq!(bench.under_way.len(), 0, "no path without a cache stands for it");
+    bench.up_with(0, node("a", "2"));
+    if !bench.under_way.is_empty() {
+        bench.done(0);
+    }
+    assert_eq!(bench.ended(), [(3, Err(IoError::Io))]);
+}
+
 #[test]
 fn a_cache_that_is_turned_off_is_written_back() {
     let mut bench = Bench::ready(Policy::default());
