@@ -1,7 +1,7 @@
 //! Whether a path leads to this device: before anything is sent over it.
 
 use corbel_proto::memory::Buffer;
-use corbel_proto::time::Instant;
+use corbel_proto::time::{Duration, Instant};
 
 use super::Engine;
 use super::policy::Resize;
@@ -17,6 +17,9 @@ pub(super) struct Device {
     /// It was expected by configuration, and no path has found it yet.
     pub(super) unconfirmed: bool,
 }
+
+/// How often paths are asked who they are while they do not agree.
+const RECHECK: Duration = Duration::from_secs(5);
 
 /// Bytes, as words.
 fn size(bytes: u64) -> String {
@@ -131,6 +134,39 @@ impl<B: Buffer> Engine<B> {
         }
         // What is under way there would reach another device.
         self.abort_path(index);
+    }
+
+    /// The device's paths do not agree what it is. Those that are idle are told of nothing, so all of
+    /// them are asked now and then, until they agree.
+    fn disagree(&self) -> bool {
+        let Some(device) = &self.device else { return false };
+        let up = self.paths.iter().filter(|path| !path.removed && path.up);
+        up.filter_map(|path| path.facts.as_ref().map(|facts| (path, facts))).any(|(path, facts)| {
+            path.quarantine.is_some() || facts.identity.size_bytes != device.identity.size_bytes
+        })
+    }
+
+    /// When the next path is asked.
+    pub(super) fn recheck_at(&self) -> Option<Instant> {
+        if !self.disagree() {
+            return None;
+        }
+        let up = self.paths.iter().filter(|path| !path.removed && path.up);
+        up.map(|path| path.rechecked + RECHECK).min()
+    }
+
+    /// Asks the paths whose time has come.
+    pub(super) fn recheck(&mut self) {
+        if !self.disagree() {
+            return;
+        }
+        for index in 0..self.paths.len() {
+            let path = &mut self.paths[index];
+            if !path.removed && path.up && path.rechecked + RECHECK <= self.now {
+                path.rechecked = self.now;
+                self.check(index);
+            }
+        }
     }
 
     /// Grows the device once every path that answers agrees on more.

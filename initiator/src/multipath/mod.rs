@@ -287,6 +287,7 @@ impl<B: Buffer> Engine<B> {
             self.delayed_next.filter(|_| !self.table.delayed.is_empty()),
             self.hedge_at(),
             self.failback_at(),
+            self.recheck_at(),
             damped,
         ];
         times.into_iter().flatten().min()
@@ -297,6 +298,7 @@ impl<B: Buffer> Engine<B> {
         self.at(now);
         self.refresh();
         self.expire();
+        self.recheck();
         self.wake_delayed();
         self.hedge();
         self.run();

@@ -65,6 +65,8 @@ pub(super) struct Path {
     pub(super) rate: Rate,
     /// When it was last asked to check itself; `None` once it answered.
     pub(super) check_asked: Option<Instant>,
+    /// When it was last asked because it does not fit.
+    pub(super) rechecked: Instant,
     pub(super) why: Option<String>,
     pub(super) next: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Path {
             latency: None,
             rate: Rate::default(),
             check_asked: None,
+            rechecked: now,
             why: None,
             next: None,
         }

@@ -160,3 +160,27 @@ fn without_the_rule_any_device_would_do() {
     bench.up_with(1, with(|identity| identity.wwn = None));
     assert_eq!(state(&bench, 1), PathState::Ready);
 }
+
+#[test]
+fn paths_that_do_not_agree_on_the_size_are_asked_again_until_they_do() {
+    let mut bench = Bench::ready(Policy::default());
+    bench.pass(secs(30));
+    assert_eq!(bench.checks, [], "nobody asks paths that agree");
+    let grown = || with(|identity| identity.size_bytes = 2 * SIZE);
+    bench.up_with(0, grown());
+    bench.pass(secs(11));
+    // The idle one was not told that the device has grown.
+    assert!(bench.checks.contains(&PathId(1)), "{:?}", bench.checks);
+    bench.up_with(1, grown());
+    bench.checks.clear();
+    bench.pass(secs(30));
+    assert_eq!(bench.checks, []);
+    assert_eq!(bench.engine.geometry().unwrap().size_bytes, 2 * SIZE);
+    // One that came back with the old size is set aside, and asked whether it still has it.
+    bench.up_with(1, facts());
+    assert_eq!(state(&bench, 1), PathState::Quarantined);
+    bench.pass(secs(6));
+    assert!(bench.checks.contains(&PathId(1)));
+    bench.up_with(1, grown());
+    assert_eq!(state(&bench, 1), PathState::Ready);
+}
