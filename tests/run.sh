@@ -3,7 +3,7 @@
 # packages.txt), then runs every stage, names the first that failed and shows its log.
 #
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
-#   fmt clippy dependencies test optimised doc build     need no root
+#   fmt clippy dependencies test optimised simulator doc build    need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
 #   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
 #   nbd attach                                   clients of NBD, in a network namespace
@@ -13,6 +13,7 @@
 #   guest-initiator guest-lio                    the initiator while paths die
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 #      CORBEL_HOSTILE_COUNT (malformed frames, and as many PDUs; 500000 for the million)
+#      CORBEL_SEEDS (runs of the simulator; 1000000 for a soak)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # Cargo's own default, target/, is a crate here; this holds wherever cargo is started from.
@@ -20,7 +21,7 @@ export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 log_folder=$CARGO_TARGET_DIR/test-logs
-all_stages="fmt clippy dependencies test optimised doc build export host-iscsi conformance
+all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance
   cross-protocol hostile idle-sessions hung-storage nbd attach initiator-cli
   guest-aoe guest-iscsi guest-target guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
@@ -28,7 +29,7 @@ stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,15s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,16s/^# \?//p' "$0" >&2; exit 2; }
 done
 wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|attach|initiator-|guest-) ]]; }
 as_root=''
@@ -117,6 +118,10 @@ stage_test() { cargo test --workspace --locked; }
 stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
 # The compiler is part of what is tested: it once lost a line of ours, in optimised builds only.
 stage_optimised() { cargo test --release --locked -p corbel-ring -p corbel-proto; }
+# Target and initiator in virtual time: thousands of seeds, and every safety rule broken once.
+stage_simulator() {
+  timeout 900 cargo test --release --locked -p corbel-tests --test fleet -- --nocapture
+}
 stage_build() {
   cargo build --release --locked -p corbel-target -p corbel-initiator &&
     cargo build --release --locked -p corbel-tests --bins

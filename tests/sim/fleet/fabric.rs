@@ -45,6 +45,8 @@ pub enum Output {
     Bytes(u16, u64, Vec<u8>),
     /// Sends a frame on a link.
     Frame(usize, Vec<u8>),
+    /// Says something to whoever replays a seed.
+    Say(String),
 }
 
 /// What stands at a host's end of the cables.
@@ -104,7 +106,8 @@ pub(super) enum Event {
     Landed(u64),
     HeadWake(usize, Instant),
     HostWake(usize, Instant),
-    Carrier(usize, bool),
+    /// The kernel tells what it sees.
+    Carrier(usize),
     Change(Change),
 }
 
@@ -208,7 +211,8 @@ impl<N: Node> Fabric<N> {
                 self.for_host(host, Input::Wake);
             }
             Event::HeadWake(..) | Event::HostWake(..) => {}
-            Event::Carrier(link, up) => {
+            Event::Carrier(link) => {
+                let up = self.links[link].carrier;
                 self.for_host(self.links[link].host, Input::Carrier(link, up));
             }
             Event::Change(change) => self.change(change),
@@ -293,6 +297,9 @@ impl<N: Node> Fabric<N> {
                     }
                 }
                 Output::Frame(link, bytes) => self.send_frame(link, Way::ToHead, bytes),
+                Output::Say(words) => {
+                    self.trace.say(self.now(), || format!("host {host}: {words}"))
+                }
             }
         }
         let now = self.now();
@@ -500,6 +507,9 @@ impl<N: Node> Fabric<N> {
             }
             BlockOp::Write { offset, data } => {
                 fails = store.fails(*offset, u64::from(data.len));
+                if fails {
+                    store.refuse(*offset, data.bytes());
+                }
                 // A write that fails may still have reached the medium.
                 let there = !fails || self.rng.percent(50);
                 there.then(|| store.write(now, domain, *offset, data.bytes()))

@@ -105,7 +105,8 @@ impl<N: Node> Fabric<N> {
         head.life += 1;
         head.state = State::Up;
         head.wake = None;
-        head.process = Some(Process::start(index, &head.plan, head.alien, head.sectors, rng));
+        head.process =
+            Some(Process::start(index, &head.plan, head.boot, (head.alien, head.sectors), rng));
         self.for_head(index, Inbound::Wake);
     }
 
@@ -115,6 +116,7 @@ impl<N: Node> Fabric<N> {
         let head = &mut self.heads[index];
         (head.state, head.process, head.wake) = (state, None, None);
         head.backlog.clear();
+        head.boot += u32::from(state == State::Off);
         for stream in 0..self.streams.len() {
             if self.links[self.streams[stream].link].head != index
                 || self.streams[stream].head_end != Some(life)
@@ -159,7 +161,7 @@ impl<N: Node> Fabric<N> {
         self.links[link].carrier = up;
         // The kernel tells after a moment.
         let delay = between(Duration::from_millis(5), &mut self.rng);
-        self.agenda.after(delay, super::fabric::Event::Carrier(link, up));
+        self.agenda.after(delay, super::fabric::Event::Carrier(link));
     }
 
     fn reset_streams(&mut self, link: usize) {
@@ -207,6 +209,8 @@ impl<N: Node> Fabric<N> {
             let mtu = self.links[link].mtu;
             self.change(Change::Passes(link, mtu));
             self.change(Change::Loses(link, 0));
+            let manners = &mut self.links[link].manners;
+            (manners.late_percent, manners.double_percent) = (0, 0);
             if !self.links[link].carrier {
                 self.change(Change::Carrier(link, true));
             }

@@ -124,6 +124,8 @@ struct Surroundings {
     arena: HeapArena,
     rng: Rng,
     queued: Vec<(VolumeId, BlockOp<HeapBuffer>, BlockToken)>,
+    /// What the one shard has to say to itself.
+    posted: Vec<Message>,
 }
 
 impl Arena for Surroundings {
@@ -154,7 +156,7 @@ impl Host for Surroundings {
     }
 
     fn post(&mut self, _: ShardId, message: Message) {
-        unreachable!("one shard has nobody to talk to: {message:?}");
+        self.posted.push(message);
     }
 
     fn random(&mut self, bytes: &mut [u8]) {
@@ -180,8 +182,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process that has just started, as head `index`, serving `sectors`.
-    pub fn start(index: usize, plan: &Plan, alien: bool, sectors: usize, rng: Rng) -> Self {
+    /// A process that has just started, as head `index` in its machine's boot number `boot`: which
+    /// device it serves, and how large.
+    pub fn start(
+        index: usize,
+        plan: &Plan,
+        boot: u32,
+        (alien, sectors): (bool, usize),
+        rng: Rng,
+    ) -> Self {
         let volume = volume(plan, alien, sectors);
         let (shelf, slot) = ADDRESS;
         let address = Address::new(shelf, slot).expect("an address like any other");
@@ -197,7 +206,9 @@ impl Process {
                 aoe.announce(port(*link));
             }
         }
-        let unit = LogicalUnit::new(volume.clone());
+        let number = u32::try_from(index).expect("few heads");
+        let instance = u128::from(number) << 32 | u128::from(boot);
+        let unit = LogicalUnit::new(volume.clone()).with_instance(Some(instance.to_be_bytes()));
         let portals = plan.links.iter().map(|(link, _)| portal(*link)).collect();
         let targets = Arc::new(Targets::new([target(index, unit, portals)], None));
         let mut config = Config::default();
@@ -210,6 +221,7 @@ impl Process {
                 arena: HeapArena::new(plan.memory_bytes),
                 rng,
                 queued: Vec::new(),
+                posted: Vec::new(),
             },
             volume,
             conns: BTreeMap::new(),
@@ -294,6 +306,11 @@ impl Process {
 
     fn turn(&mut self, out: &mut Vec<Outbound>) {
         self.shard.tick(&mut self.surroundings);
+        while !self.surroundings.posted.is_empty() {
+            for message in std::mem::take(&mut self.surroundings.posted) {
+                self.shard.message(&mut self.surroundings, message);
+            }
+        }
         while let Some(conn) = self.shard.iscsi.poll_ready() {
             let Some(&stream) = self.streams.get(&conn) else { continue };
             self.send(stream, conn, out);
@@ -331,6 +348,15 @@ fn port(link: usize) -> PortId {
     PortId(u16::try_from(link).expect("few links"))
 }
 
+/// The world-wide name of the device, or of the one that takes its place.
+pub fn wwid(alien: bool) -> String {
+    format!("{:016x}", Identity::from_source(source(alien)).naa)
+}
+
+const fn source(alien: bool) -> &'static str {
+    if alien { "alien" } else { "ours" }
+}
+
 fn volume(plan: &Plan, alien: bool, sectors: usize) -> Arc<Volume> {
     let facts = Facts {
         block_bytes: plan.block_bytes,
@@ -343,8 +369,8 @@ fn volume(plan: &Plan, alien: bool, sectors: usize) -> Arc<Volume> {
         discard_zeroes: true,
         rotational: false,
     };
-    let (id, source) = if alien { (ALIEN, "alien") } else { (OURS, "ours") };
-    let identity = Identity::from_source(source);
+    let id = if alien { ALIEN } else { OURS };
+    let identity = Identity::from_source(source(alien));
     let options = VolumeOptions { thin: true, ..VolumeOptions::default() };
     let bytes = (sectors * SECTOR_BYTES) as u64;
     Arc::new(Volume::new(id, "fleet".into(), identity, facts, options, bytes))
@@ -372,6 +398,8 @@ pub struct Head {
     pub state: State,
     /// Counts its processes.
     pub life: u32,
+    /// Counts how often the machine lost its power.
+    pub boot: u32,
     /// The process.
     pub process: Option<Process>,
     /// What a process that hangs has not seen yet.
@@ -395,6 +423,7 @@ impl Head {
             plan,
             state: State::Off,
             life: 0,
+            boot: 0,
             process: None,
             backlog: Vec::new(),
             wake: None,

@@ -20,11 +20,19 @@ pub struct Law {
     pub errors: Vec<IoError>,
     /// A flush may fail: a cache was lost, or a device's flush failed.
     pub flush_errors: bool,
-    /// A write must not take effect later than this after it was asked for.
-    pub write_age_max: Option<Duration>,
+    /// A write of this host must not take effect later than this after it was asked for.
+    pub write_age_max: Option<(usize, Duration)>,
     /// From this moment on, nothing of this host takes effect: another has taken over.
     pub deposed: Option<(usize, Instant)>,
+    /// A process was killed that alone knew which caches it had written to: what a flush promises
+    /// after that is not judged.
+    pub caches_forgotten: bool,
+    /// When each host could know first that the device has grown beyond so many sectors.
+    pub grown: (u64, Vec<Option<Instant>>),
 }
+
+/// A device's no is passed on. Answers that are lost, and copies, explain no more than so many.
+const REFUSED_MAX: u32 = 12;
 
 type Records = BTreeMap<u64, Record>;
 
@@ -45,17 +53,26 @@ pub fn judge(
             faults.push(format!("another device's sector {sector} was given write {id:#x}"));
         }
     }
+    for ((sector, id), times) in store.refused.iter().filter(|(_, times)| **times > REFUSED_MAX) {
+        faults.push(format!("sector {sector} refused write {id:#x} {times} times, and again"));
+    }
     for (number, record) in records {
         if let Err(fault) = answered(store, *number, record, law) {
             faults.push(fault);
         }
     }
+    let flushes: Vec<(u64, Instant, Instant)> = good_flushes(records).collect();
     for (sector, story) in store.stories.iter().enumerate() {
         let of_sector = Sector { sector: sector as u64, story, records };
-        let checks = [of_sector.stale(), of_sector.late(law), of_sector.linear()];
+        let checks = [
+            of_sector.stale(),
+            of_sector.restless(&flushes),
+            of_sector.late(law),
+            of_sector.linear(),
+        ];
         faults.extend(checks.into_iter().filter_map(Result::err));
     }
-    for loss in &store.losses {
+    for loss in store.losses.iter().filter(|_| !law.caches_forgotten) {
         faults.extend(durable(store, loss, records).err());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
@@ -65,9 +82,16 @@ pub fn judge(
 fn answered(store: &Store, number: u64, record: &Record, law: &Law) -> Result<(), String> {
     let Some((ended, result)) = record.ended else { return Ok(()) };
     let tell = |what: &str| Err(format!("{number:#x} ({record:?}) {what}"));
+    let outside = record.sectors.end > law.grown.0;
+    let grown = law.grown.1.get(record.host).copied().flatten();
+    if outside && result.is_ok() && grown.is_none_or(|at| ended < at) {
+        return tell("is outside the device");
+    }
     if let Err(error) = result {
         let flush = matches!(record.operation, Operation::Flush);
-        let allowed = law.errors.contains(&error) || (flush && law.flush_errors);
+        let allowed = (outside && error == IoError::Invalid)
+            || law.errors.contains(&error)
+            || (flush && law.flush_errors);
         return if allowed { Ok(()) } else { tell("failed without a reason") };
     }
     let wanted = match record.operation {
@@ -169,12 +193,33 @@ impl Sector<'_> {
         known.ok_or_else(|| format!("sector {} was given {id:#x}, a stray", self.sector))
     }
 
+    /// Once a flush is answered, no copy of anything that was answered before it came takes effect
+    /// any more: a cluster may hand the disk over.
+    fn restless(&self, flushes: &[(u64, Instant, Instant)]) -> Result<(), String> {
+        for version in self.story.versions.iter().skip(1).filter(|version| version.id != 0) {
+            let Some((answered, _)) = self.record(version.id)?.ended else { continue };
+            let after = flushes.iter().find(|(host, began, ended)| {
+                version.id >> 40 == *host && answered < *began && *ended < version.at
+            });
+            if let Some((_, began, ended)) = after {
+                return Err(format!(
+                    "sector {}: a copy of write {:#x} took effect at {:?}, after a flush from \
+                     {began:?} to {ended:?}",
+                    self.sector, version.id, version.at
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing took effect past its time.
     fn late(&self, law: &Law) -> Result<(), String> {
         for version in self.story.versions.iter().skip(1) {
             let late = |record: &Record| {
                 let asked = record.began;
-                let aged = law.write_age_max.is_some_and(|max| asked + max < version.at);
+                let aged = law
+                    .write_age_max
+                    .is_some_and(|(h, max)| h == record.host && asked + max < version.at);
                 let deposed =
                     law.deposed.is_some_and(|(h, at)| h == record.host && at < version.at);
                 aged || deposed
@@ -228,6 +273,15 @@ impl Sector<'_> {
     }
 }
 
+/// Flushes that were answered well: whose, from when to when.
+fn good_flushes(records: &Records) -> impl Iterator<Item = (u64, Instant, Instant)> {
+    let flushes = records.iter().filter(|(_, record)| record.operation == Operation::Flush);
+    flushes.filter_map(|(number, record)| match record.ended {
+        Some((ended, Ok(()))) => Some((number >> 40, record.began, ended)),
+        _ => None,
+    })
+}
+
 /// What had been promised when a cache was lost is still there.
 fn durable(store: &Store, loss: &Loss, records: &Records) -> Result<(), String> {
     let flushes: Vec<&Record> =
@@ -252,6 +306,7 @@ fn durable(store: &Store, loss: &Loss, records: &Records) -> Result<(), String> 
                 .position(|v| v.id == wanted && (record.began..=ended).contains(&v.at));
             if let Some(first) = first
                 && loss.left[place(sector)] < first
+                && versions[loss.left[place(sector)]].id != wanted
             {
                 return Err(format!(
                     "write {number:#x} ({record:?}) was promised to be stable; a lost cache at \

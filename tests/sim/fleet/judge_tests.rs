@@ -31,8 +31,14 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let law =
-            Law { errors: Vec::new(), flush_errors: false, write_age_max: None, deposed: None };
+        let law = Law {
+            errors: Vec::new(),
+            flush_errors: false,
+            write_age_max: None,
+            deposed: None,
+            caches_forgotten: false,
+            grown: (1, Vec::new()),
+        };
         Self { store: Store::new(1, 1), records: BTreeMap::new(), law }
     }
 
@@ -138,9 +144,9 @@ fn zeroes_over_a_newer_write_are_a_ghost_unless_somebody_asked_for_zeroes_since(
 #[test]
 fn a_write_past_its_age_or_after_another_host_took_over_is_late() {
     let mut case = two_writes();
-    case.law.write_age_max = Some(Duration::from_nanos(5));
+    case.law.write_age_max = Some((0, Duration::from_nanos(5)));
     assert_eq!(case.faults(), Vec::<String>::new());
-    case.law.write_age_max = Some(Duration::from_nanos(4));
+    case.law.write_age_max = Some((0, Duration::from_nanos(4)));
     case.wrong("past its time");
     case.law.write_age_max = None;
     case.law.deposed = Some((0, at(34)));
@@ -180,4 +186,26 @@ fn nothing_may_reach_another_device() {
     alien.write(at(5), 0, 0, &stamp::filled(1, SECTOR_BYTES, of(0, 1), 0));
     let faults = judge(&case.store, &alien, &case.records, &case.law).unwrap_err();
     assert!(faults[0].contains("another device"), "{faults:?}");
+}
+
+#[test]
+fn a_copy_that_lands_after_a_flush_is_told_even_if_it_changes_nothing() {
+    let mut case = two_writes();
+    case.asked(of(0, 3), Operation::Flush, 50, 60);
+    assert_eq!(case.faults(), Vec::<String>::new());
+    case.lands(of(0, 2), 59);
+    assert_eq!(case.faults(), Vec::<String>::new());
+    case.lands(of(0, 2), 61);
+    case.wrong("after a flush");
+}
+
+#[test]
+fn a_write_that_the_device_refuses_again_and_again_was_retried_against_its_word() {
+    let mut case = two_writes();
+    case.store.bad.insert(0);
+    let bytes = stamp::filled(1, SECTOR_BYTES, of(0, 2), 0);
+    (0..12).for_each(|_| case.store.refuse(0, &bytes));
+    assert_eq!(case.faults(), Vec::<String>::new());
+    case.store.refuse(0, &bytes);
+    case.wrong("refused write");
 }

@@ -35,6 +35,8 @@ pub struct Habits {
     pub weights: [u64; 5],
     /// Percent of writes with FUA.
     pub fua_percent: u64,
+    /// Percent of requests behind the end that the device has at first.
+    pub outside_percent: u64,
 }
 
 impl Habits {
@@ -175,6 +177,10 @@ impl Load {
         let unit = habits.block_sectors;
         let blocks_max = (habits.sectors_max / unit).max(1);
         let len = (1 + rng.below(blocks_max)) * unit;
+        if rng.percent(habits.outside_percent) {
+            let end = super::plan::SECTORS as u64;
+            return (operation, end..end + len);
+        }
         let first = rng.below((habits.sectors - len) / unit + 1) * unit;
         (operation, first..first + len)
     }

@@ -8,7 +8,7 @@
 //! makes stable what had completed when it was submitted. A loss keeps, sector by sector, any one
 //! version that was not older than the stable one, or the stable one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corbel_proto::time::Instant;
 
@@ -88,6 +88,8 @@ pub struct Store {
     pub bad: BTreeSet<u64>,
     /// Sectors that hold what no client ever wrote.
     pub garbage: Vec<String>,
+    /// How often a sector refused a write.
+    pub refused: BTreeMap<(u64, WriteId), u32>,
     completions: Vec<u64>,
     dirty: Vec<(usize, usize)>,
     next_operation: u64,
@@ -106,6 +108,7 @@ impl Store {
             losses: Vec::new(),
             bad: BTreeSet::new(),
             garbage: Vec::new(),
+            refused: BTreeMap::new(),
             completions: vec![0; domains],
             dirty: Vec::new(),
             next_operation: 1,
@@ -115,6 +118,19 @@ impl Store {
     /// True if a sector there is bad.
     pub fn fails(&self, offset: u64, len: u64) -> bool {
         span(offset, len).any(|sector| self.bad.contains(&(sector as u64)))
+    }
+
+    /// A write fails for a bad sector.
+    pub fn refuse(&mut self, offset: u64, data: &[u8]) {
+        let sectors = span(offset, data.len() as u64);
+        for (sector, block) in sectors.zip(data.chunks_exact(SECTOR_BYTES)) {
+            let sector = sector as u64;
+            if self.bad.contains(&sector)
+                && let Content::Of(id) = stamp::read(block, sector)
+            {
+                *self.refused.entry((sector, id)).or_default() += 1;
+            }
+        }
     }
 
     /// A read takes effect.
