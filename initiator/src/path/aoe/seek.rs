@@ -301,12 +301,16 @@ impl<B: Buffer> AoePath<B> {
         match (&mut self.state, id) {
             (State::Probing(_), PROBE_LONG) if answered => self.ready(now),
             (State::Probing(_), PROBE_LONG) => self.long_lost(now),
+            (State::Probing(_), _) if !answered => {
+                // It may have gone silent since it said who it is, and another may speak next.
+                self.down(now, PathFault::Silent);
+                self.seek(now);
+            }
             (State::Probing(probe), _) => {
-                probe.short_answered |= answered;
+                probe.short_answered = true;
                 match probe.long {
-                    Some(sectors) if answered => self.send_long(now, sectors),
-                    None if answered => self.ready(now),
-                    _ => self.command(now, PROBE_SHORT, Command::Read { lba: 0, sectors: 1 }),
+                    Some(sectors) => self.send_long(now, sectors),
+                    None => self.ready(now),
                 }
             }
             (State::Ready, PROBE_LONG) if answered => self.sectors = self.sectors_full,

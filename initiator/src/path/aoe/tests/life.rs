@@ -280,6 +280,26 @@ fn another_device_at_the_same_address_is_not_spoken_to_unseen() {
     assert_eq!(facts.identity.wwn.as_deref(), Some("3000000000000002"));
 }
 
+/// Found by the simulator: the path went on probing through the silence, and then wrote to whoever
+/// answered the probe.
+#[test]
+fn a_server_that_falls_silent_while_it_is_probed_is_asked_anew_who_it_is() {
+    let mut farm = Farm::started(Config::new(7, 1), 1500);
+    farm.fate = Box::new(|frame| {
+        let passes = !is_command(frame, 0x24);
+        (passes.then_some(MS), passes.then_some(MS))
+    });
+    farm.run(300);
+    assert!(farm.took_ready().is_none(), "no read is answered");
+    farm.fate = black_hole();
+    farm.run(6_000);
+    farm.server.identify.naa += 1;
+    farm.fate = well();
+    farm.run(3_000);
+    let (_, facts) = farm.took_ready().unwrap();
+    assert_eq!(facts.identity.wwn.as_deref(), Some("3000000000000002"));
+}
+
 #[test]
 fn another_size_is_told_without_going_down() {
     let mut farm = Farm::ready(Config::new(7, 1), 1500);
