@@ -87,8 +87,11 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
+/// Its name, and how to break it.
+type Mutant = (&'static str, fn(&mut Rules));
+
 /// The safety rules, each switched off: what the simulator must notice.
-const MUTANTS: [(&str, fn(&mut Rules)); 11] = [
+const MUTANTS: [Mutant; 11] = [
     ("hold_overlap", |rules| rules.hold_overlap = false),
     ("hold_flush", |rules| rules.hold_flush = false),
     ("keep_device_errors", |rules| rules.keep_device_errors = false),

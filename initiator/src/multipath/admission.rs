@@ -136,8 +136,8 @@ impl<B: Buffer> Engine<B> {
         self.abort_path(index);
     }
 
-    /// The device's paths do not agree what it is. Those that are idle are told of nothing, so all of
-    /// them are asked now and then, until they agree.
+    /// The device's paths do not agree what it is. Those that are idle are told of nothing, so all
+    /// of them are asked now and then, until they agree.
     fn disagree(&self) -> bool {
         let Some(device) = &self.device else { return false };
         let up = self.paths.iter().filter(|path| !path.removed && path.up);

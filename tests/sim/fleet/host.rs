@@ -122,7 +122,7 @@ impl Machine {
             Speaks::Aoe(timers) => {
                 let (shelf, slot) = ADDRESS;
                 let config = aoe::Config {
-                    timers: timers.clone(),
+                    timers: *timers,
                     depth: self.plan.depth,
                     recovering,
                     ..aoe::Config::new(shelf, slot)

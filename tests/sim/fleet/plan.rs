@@ -151,11 +151,8 @@ fn paths(
     let mut paths: Vec<PathPlan> = Vec::new();
     for number in 0..count {
         let head = number % heads;
-        let speaks = if rng.percent(aoe_percent) {
-            Speaks::Aoe(aoe.clone())
-        } else {
-            Speaks::Iscsi(iscsi.clone())
-        };
+        let speaks =
+            if rng.percent(aoe_percent) { Speaks::Aoe(aoe) } else { Speaks::Iscsi(iscsi.clone()) };
         links.push(Link {
             host,
             head,

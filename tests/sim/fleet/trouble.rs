@@ -104,13 +104,8 @@ impl Episode {
         let Self { kind, from, until, link, head, host } = self;
         match kind {
             Kind::Cut => {
-                between_them(
-                    plan,
-                    from,
-                    Change::Carrier(link, false),
-                    until,
-                    Change::Carrier(link, true),
-                );
+                let (begin, end) = (Change::Carrier(link, false), Change::Carrier(link, true));
+                between_them(plan, from, begin, until, end);
             }
             Kind::Silence | Kind::OneWay => {
                 let to_head = kind == Kind::Silence || rng.percent(50);
@@ -120,13 +115,8 @@ impl Episode {
             }
             Kind::SmallFrames => {
                 let whole = plan.links[link].mtu;
-                between_them(
-                    plan,
-                    from,
-                    Change::Passes(link, 1400),
-                    until,
-                    Change::Passes(link, whole),
-                );
+                let (begin, end) = (Change::Passes(link, 1400), Change::Passes(link, whole));
+                between_them(plan, from, begin, until, end);
             }
             Kind::Loss => {
                 let usual = plan.links[link].manners.loss_percent;
