@@ -34,7 +34,7 @@ verified_load() { # DEVICE SECONDS ; an error or a wrong byte ends it
     --name=small --offset=64M --size=16M --bs=4k --iodepth=16 \
     --name=large --offset=96M --size=64M --bs=64k --iodepth=4 ||
     { cat /tmp/load.txt; fail "the load on $1 ended with an error"; }
-  grep -E 'IOPS|err=' /tmp/load.txt
+  grep -E 'IOPS|err=|clat \(' /tmp/load.txt
 }
 
 file_system_round() { # DEVICE ; format, fill, unmount, check, compare
