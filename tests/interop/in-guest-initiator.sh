@@ -44,6 +44,12 @@ kill_initiator() {
 }
 before=$(readlink -f /dev/corbel/disk)
 under_load 14 "the initiator killed and started again" kill_initiator
+restart_initiator() {
+  kill -TERM "$initiator"
+  wait_for 20 "the initiator's end" gone
+  start_initiator
+}
+under_load 14 "the initiator told to end while its device is in use, and started again" restart_initiator
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"
 wait_for 30 "four paths again" ready_paths 4
 

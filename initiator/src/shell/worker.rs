@@ -36,8 +36,9 @@ pub(super) struct Parts {
 
 /// How the device ends.
 enum Ending {
-    /// The presenter goes first, so that its users' requests still find paths.
-    Presenter,
+    /// The presenter goes first, so that its users' requests still find paths. A kernel's device
+    /// that is in use, or cannot be taken away until then, is left to the next process.
+    Presenter { left_after: Option<Instant> },
     /// Then requests, doubts and sessions.
     Device { until: Instant },
 }
@@ -255,6 +256,10 @@ impl Worker {
                     }
                 }
                 Some(News::InUse(who)) => {
+                    if let Some(Ending::Presenter { left_after: Some(_) }) = self.ending {
+                        self.leave_behind(&who);
+                        return;
+                    }
                     self.ending = None;
                     for reply in self.detached.drain(..) {
                         reply(Err(format!(
@@ -276,7 +281,7 @@ impl Worker {
     fn letter(&mut self, now: Instant, letter: Letter) {
         match letter {
             Letter::Call(command, reply) => self.command(now, command, reply),
-            Letter::Stop(patience) => self.detach(now, true, patience, None),
+            Letter::Stop(patience) => self.leave(now, patience),
         }
     }
 
@@ -370,8 +375,8 @@ impl Worker {
             None => patience,
         };
         match (&mut self.presenter, &self.ending) {
-            (Some(presenter), None | Some(Ending::Presenter)) => {
-                self.ending = Some(Ending::Presenter);
+            (Some(presenter), None | Some(Ending::Presenter { .. })) => {
+                self.ending = Some(Ending::Presenter { left_after: None });
                 presenter.stop(force, &mut self.reactor);
             }
             _ => self.begin_to_end(now, self.patience),
@@ -380,6 +385,28 @@ impl Worker {
             // What waits for a path must not keep the presenter from ending.
             self.device.detach(now, patience);
         }
+    }
+
+    /// The process ends. Whoever uses a device of the kernel's does not notice, if another process
+    /// follows: what they ask waits for it, as after a crash.
+    fn leave(&mut self, now: Instant, patience: Duration) {
+        match &mut self.presenter {
+            Some(presenter) if presenter.outlives() => {
+                self.patience = patience;
+                self.ending = Some(Ending::Presenter { left_after: Some(now + patience) });
+                presenter.stop(false, &mut self.reactor);
+            }
+            _ => self.detach(now, true, patience, None),
+        }
+    }
+
+    fn leave_behind(&mut self, why: &str) {
+        let device = self.device.name();
+        tracing::warn!(device, why, "left to the next process: requests wait for it");
+        self.presenter = None;
+        self.presented = None;
+        self.ending = None;
+        self.begin_to_end(clock::now(), Duration::ZERO);
     }
 
     fn begin_to_end(&mut self, now: Instant, patience: Duration) {
@@ -394,7 +421,13 @@ impl Worker {
         if !self.fenced.is_empty() && self.device.is_quiet() {
             self.fenced.drain(..).for_each(|reply| reply(Ok(Answer::Done)));
         }
-        let Some(Ending::Device { until }) = &self.ending else { return };
+        let until = match &self.ending {
+            Some(Ending::Presenter { left_after: Some(at) }) if *at <= now => {
+                return self.leave_behind("it is not taken away in time");
+            }
+            Some(Ending::Device { until }) => until,
+            _ => return,
+        };
         let gone = self.device.is_gone() && self.streams.is_empty();
         self.over = gone || *until <= now;
     }

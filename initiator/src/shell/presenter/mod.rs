@@ -120,6 +120,14 @@ impl Presenter {
         }
     }
 
+    /// It is a device of the kernel's, which another process can take over.
+    pub(super) fn outlives(&self) -> bool {
+        match self {
+            Self::Ublk(_) => true,
+            Self::Nbd(nbd) => nbd.is_kernels(),
+        }
+    }
+
     /// The device has this size now.
     pub(super) fn resize(&mut self, size_bytes: u64) {
         match self {

@@ -287,6 +287,10 @@ impl Nbd {
         self.news.pop_front()
     }
 
+    pub(super) fn is_kernels(&self) -> bool {
+        matches!(self.door, Door::Kernel(_))
+    }
+
     pub(super) fn resize(&mut self, size_bytes: u64) {
         self.export.size_bytes = size_bytes;
         for (_, client) in &mut self.clients {
