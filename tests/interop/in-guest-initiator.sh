@@ -45,9 +45,11 @@ kill_initiator() {
 before=$(readlink -f /dev/corbel/disk)
 under_load 14 "the initiator killed and started again" kill_initiator
 restart_initiator() {
+  exec 9<"$device" # in use, whether the load has begun or not
   kill -TERM "$initiator"
   wait_for 20 "the initiator's end" gone
   start_initiator
+  exec 9<&-
 }
 under_load 14 "the initiator told to end while its device is in use, and started again" restart_initiator
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"

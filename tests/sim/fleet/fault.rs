@@ -138,7 +138,7 @@ impl<N: Node> Fabric<N> {
     pub fn lose_cache(&mut self, domain: usize) {
         let now = self.now();
         for head in 0..self.heads.len() {
-            if self.heads[head].domain == domain && self.heads[head].process.is_some() {
+            if self.heads[head].domain == domain && self.heads[head].state != State::Off {
                 self.end_process(head, State::Off);
             }
         }

@@ -27,6 +27,10 @@ pub struct Law {
     /// A process was killed that alone knew which caches it had written to: what a flush promises
     /// after that is not judged.
     pub caches_forgotten: bool,
+    /// A cable doubles frames. Whoever sent one has seen it answered, and lets a flush be answered,
+    /// while its twin may still wait at the disk; no initiator can know. That the twin is not
+    /// *stale* is judged all the same.
+    pub doubled: bool,
     /// When each host could know first that the device has grown beyond so many sectors.
     pub grown: (u64, Vec<Option<Instant>>),
 }
@@ -66,7 +70,7 @@ pub fn judge(
         let of_sector = Sector { sector: sector as u64, story, records };
         let checks = [
             of_sector.stale(),
-            of_sector.restless(&flushes),
+            if law.doubled { Ok(()) } else { of_sector.restless(&flushes) },
             of_sector.late(law),
             of_sector.linear(),
         ];

@@ -37,6 +37,7 @@ impl Case {
             write_age_max: None,
             deposed: None,
             caches_forgotten: false,
+            doubled: false,
             grown: (1, Vec::new()),
         };
         Self { store: Store::new(1, 1), records: BTreeMap::new(), law }

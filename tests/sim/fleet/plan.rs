@@ -111,6 +111,7 @@ pub fn draw(rng: &mut Rng, rules: Rules) -> Plan {
             write_age_max: None,
             deposed: None,
             caches_forgotten: false,
+            doubled: false,
             grown: (SECTORS as u64, Vec::new()),
         },
         disk_delay_max: pick(rng, &[ms(1), ms(4), ms(20)]),
@@ -121,6 +122,7 @@ pub fn draw(rng: &mut Rng, rules: Rules) -> Plan {
             plan.law.errors.push(IoError::Io);
         }
     }
+    plan.law.doubled = plan.links.iter().any(|link| link.manners.double_percent > 0);
     if lease {
         hand_over(rng, &mut plan);
     }
