@@ -35,6 +35,11 @@ under_load() { # SECONDS WHAT COMMAND… ; nothing of it may reach the load
   local load=$!
   sleep 2
   "$@"
+  local deadline=$((SECONDS + seconds + 60))
+  while kill -0 "$load" 2>/dev/null; do
+    sleep 1
+    [ $SECONDS -lt $deadline ] || { corbel status disk; corbel status disk --json; fail "$what: the load hangs"; }
+  done
   wait "$load" || fail "the load did not survive: $what"
   pass "$what: no error, data verified"
 }

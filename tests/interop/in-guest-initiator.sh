@@ -43,6 +43,8 @@ kill_initiator() {
   start_initiator
 }
 before=$(readlink -f /dev/corbel/disk)
+# Not with the kernel's NBD client: see the known limits in docs/architecture.md.
+if [ "$PRESENTER" = ublk ]; then
 under_load 14 "the initiator killed and started again" kill_initiator
 restart_initiator() {
   exec 9<"$device" # in use, whether the load has begun or not
@@ -52,6 +54,7 @@ restart_initiator() {
   exec 9<&-
 }
 under_load 14 "the initiator told to end while its device is in use, and started again" restart_initiator
+fi
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"
 wait_for 30 "four paths again" ready_paths 4
 
