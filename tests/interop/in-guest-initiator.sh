@@ -56,7 +56,7 @@ restart_initiator() {
 under_load 14 "the initiator told to end while its device is in use, and started again" restart_initiator
 fi
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"
-wait_for 30 "four paths again" ready_paths 4
+wait_for 120 "four paths again, some of which may be damped" ready_paths 4
 
 # All paths gone: waiting, then failing on demand, which the kernel's log rightly tells.
 dmesg_is_clean
@@ -77,7 +77,7 @@ sleep 3
 ask_host restore-all
 wait $waiting || fail "a read that waited failed although the paths came back"
 pass "all paths gone: queue waits, fail fails what waits, queue waits again and resumes"
-wait_for 30 "four paths again" ready_paths 4
+wait_for 120 "four paths again, some of which may be damped" ready_paths 4
 
 dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
 dd if=/tmp/last of="$device" bs=1M oflag=direct conv=fsync status=none

@@ -41,6 +41,6 @@ close_all() { echo 0 >"$group/enable"; sleep 3; echo 1 >"$group/enable"; }
 under_load 10 "LIO: a portal silent" cut 127.0.0.1
 under_load 10 "LIO: the other one silent" cut 127.0.0.2
 under_load 10 "LIO: the target closed and opened again" close_all
-wait_for 30 "two paths again" ready_paths 2
+wait_for 120 "two paths again, one of which may be damped" ready_paths 2
 end_initiator
 dmesg_is_clean
