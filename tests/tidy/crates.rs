@@ -17,12 +17,17 @@ struct Direction {
 const SYSTEM: &[&str] =
     &["libc", "rustix", "io-uring", "socket2", "tokio", "getrandom", "rand", "pnet_datalink"];
 
+/// What a program may build on; the other program is not among it.
+const SHELL: &[&str] = &["corbel-proto", "corbel-ring", "corbel-daemon"];
+
 const DIRECTIONS: &[Direction] = &[
     Direction { name: "proto", ours: &[], never: SYSTEM },
     // It speaks the shared vocabulary of memory; protocol names are for rooms.rs to refuse.
     Direction { name: "ring", ours: &["corbel-proto"], never: &["tokio"] },
-    Direction { name: "target", ours: &["corbel-proto", "corbel-ring"], never: &["libc"] },
-    Direction { name: "initiator", ours: &["corbel-proto", "corbel-ring"], never: &[] },
+    // No protocol, no ring: a program hands in what differs, so nothing of ours is needed.
+    Direction { name: "daemon", ours: &[], never: &["libc", "io-uring"] },
+    Direction { name: "target", ours: SHELL, never: &["libc"] },
+    Direction { name: "initiator", ours: SHELL, never: &[] },
 ];
 
 pub(crate) fn dependencies(root: &Path) -> Vec<Finding> {
@@ -61,7 +66,7 @@ pub(crate) fn breaches(name: &str, path: &str, manifest: &str) -> Vec<Finding> {
                 line,
                 amount: 1,
                 what: format!("{name} depends on {key}"),
-                cure: "proto <- cores <- shells -> ring; what holds both daemons goes to tests/",
+                cure: "proto <- cores <- shells -> ring and daemon; both programs: tests/",
             });
         }
     }

@@ -76,11 +76,13 @@ fn a_clock_in_a_pure_room_is_found_and_in_a_shell_it_is_not() {
 }
 
 #[test]
-fn ring_may_not_name_a_protocol_even_in_a_comment() {
-    let words = |text| rules(&rooms::banned_words(&Source::new("ring/src/tcp.rs", text)));
-    assert_eq!(words("// as iSCSI wants it").len(), 1);
-    assert_eq!(words("fn send_aoe_frame()").len(), 1);
-    assert!(words("// a frame, a stream; descriptions").is_empty());
+fn rooms_without_a_protocol_may_not_name_one_even_in_a_comment() {
+    for room in ["ring/src/tcp.rs", "daemon/src/run.rs"] {
+        let words = |text| rules(&rooms::banned_words(&Source::new(room, text)));
+        assert_eq!(words("// as iSCSI wants it").len(), 1);
+        assert_eq!(words("fn send_aoe_frame()").len(), 1);
+        assert!(words("// a frame, a stream; descriptions").is_empty());
+    }
 }
 
 #[test]
@@ -113,6 +115,8 @@ fn a_dependency_against_the_stream_is_found() {
     };
     assert_eq!(found("proto", "corbel-ring.workspace = true"), 1);
     assert_eq!(found("proto", "libc = \"0.2\""), 1);
+    assert_eq!(found("daemon", "corbel-proto.workspace = true"), 1);
+    assert_eq!(found("initiator", "corbel-target.workspace = true"), 1);
     assert_eq!(found("ring", "corbel-target = { path = \"../target\" }"), 1);
     assert_eq!(found("initiator", "corbel-target.workspace = true"), 1);
     assert_eq!(found("target", "corbel-proto.workspace = true"), 0);

@@ -1,33 +1,18 @@
 //! Every key of `initiator.toml`, once. The reader refuses what is not here, and
 //! `docs/initiator.toml.md` is made from here (a test compares them).
 
-use std::fmt::Write;
+use corbel_daemon::config::{Key, Keys, key};
 
-/// One key.
-#[derive(Debug)]
-pub(super) struct Key {
-    /// The table it stands in, by its dotted name; [`COMMON`] stands for two.
-    section: &'static str,
-    name: &'static str,
-    kind: &'static str,
-    default: &'static str,
-    effect: &'static str,
-}
+pub(super) const KEYS: Keys =
+    Keys { list: LIST, joint: &[(COMMON, &["defaults", "device"]), (CHAP, &["chap"])] };
 
 /// Keys that `[defaults]` and `[[device]]` both have.
 const COMMON: &str = "defaults and device";
 
-const fn key(
-    section: &'static str,
-    name: &'static str,
-    kind: &'static str,
-    default: &'static str,
-    effect: &'static str,
-) -> Key {
-    Key { section, name, kind, default, effect }
-}
+/// Keys that `chap` and `mutual_chap` both have; their tables are read as one of the name `chap`.
+const CHAP: &str = "chap and mutual_chap";
 
-const KEYS: &[Key] = &[
+const LIST: &[Key] = &[
     key("", "daemon", "table", "", "The process as a whole."),
     key("", "defaults", "table", "", "What holds for every device that says nothing else."),
     key("", "device", "tables", "", "One device each: its paths, and how it is offered here."),
@@ -319,9 +304,9 @@ const KEYS: &[Key] = &[
         "\"none\"",
         "CRC32C over headers and data of iSCSI: \"none\", \"prefer\" or \"require\".",
     ),
-    key("chap", "user", "text", "required", "CHAP name, 1 to 255 bytes."),
+    key(CHAP, "user", "text", "required", "CHAP name, 1 to 255 bytes."),
     key(
-        "chap",
+        CHAP,
         "secret_file",
         "path",
         "required",
@@ -330,39 +315,13 @@ const KEYS: &[Key] = &[
     ),
 ];
 
-/// The names of a section's keys.
-pub(super) fn names(section: &str) -> impl Iterator<Item = &'static str> {
-    let common = matches!(section, "defaults" | "device");
-    KEYS.iter()
-        .filter(move |key| key.section == section || (common && key.section == COMMON))
-        .map(|key| key.name)
-}
-
 /// `docs/initiator.toml.md`.
 pub fn reference() -> String {
-    let mut out = String::from(
+    KEYS.reference(
         "# initiator.toml, key by key\n\n\
          Times: a number and `ms`, `s`, `m` or `h`, in quotes; a number alone is seconds. Paths \
          are absolute, or\ncount from the file's folder. A key in `[[device]]` wins over the same \
          key in `[defaults]`; `status` tells\nfor every time limit in force where it comes from. \
          `corbel-initiator check` judges a file without\nattaching anything.\n",
-    );
-    let mut section = None;
-    for key in KEYS {
-        if section != Some(key.section) {
-            section = Some(key.section);
-            let title = match key.section {
-                "" => "The file",
-                "chap" => "chap and mutual_chap",
-                section => section,
-            };
-            let _ = write!(
-                out,
-                "\n## {title}\n\n| key | value | default | effect |\n|---|---|---|---|\n"
-            );
-        }
-        let default = if key.default.is_empty() { "–" } else { key.default };
-        let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.effect);
-    }
-    out
+    )
 }

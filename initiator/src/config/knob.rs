@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::problem::{Wrong, nearest};
+use corbel_daemon::config::{Wrong, nearest, pick};
+
 use super::quantity::{Time, duration};
-use super::reader::pick;
 use crate::multipath::policy::{
     Cache, Failback, Grouping, Hedge, NoPath, Policy, Resize, Selector,
 };

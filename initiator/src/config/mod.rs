@@ -12,16 +12,14 @@
 //! initiator_name.rs  our iSCSI name, the same for the life of the machine
 //! ```
 
+mod credentials;
 mod diff;
 mod initiator_name;
 mod keys;
 mod knob;
 mod path_spec;
-mod problem;
 mod quantity;
 mod read;
-mod reader;
-mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -29,19 +27,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use corbel_daemon::config::{text, unreadable};
 use corbel_proto::iscsi::name::Name;
 
 use crate::multipath::policy::{NoPath, Policy};
 use crate::multipath::status::Limit;
 
+pub use corbel_daemon::config::{Problem, Problems, Secret, Wrong};
+pub use credentials::Credentials;
 pub use diff::{Change, Diff, diff};
 pub use initiator_name::initiator_name;
 pub use keys::reference;
 pub use knob::{Origin, Origins, PathTimers, Setting};
 pub use path_spec::{LUN_MAX, PathSpec};
-pub use problem::{Problem, Problems, Wrong};
 pub use quantity::{ISCSI_PORT, Time, duration, portal};
-pub use secret::{Credentials, Secret};
 
 /// Where the daemon's control socket is if nothing else is said.
 pub const ADMIN_SOCKET: &str = "/run/corbel/initiator.sock";
@@ -60,9 +59,6 @@ pub const SANLOCK_FAIL_FACTOR: u32 = 8;
 
 /// Commands in flight on one path, if nothing else is said.
 pub const DEPTH: u16 = 128;
-
-/// A configuration file's largest size in bytes.
-const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Everything the daemon is to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -238,27 +234,10 @@ pub struct Loaded {
 /// Everything that is wrong with it, each with its place and cure.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
-    let unreadable = |error: &dyn std::fmt::Display| {
-        let what = format!("the configuration cannot be read: {error}");
-        let right = "name another one with --config, or write this one";
-        let wrong = Wrong::new(what, right);
-        Problems(vec![Problem { file: file.clone(), line: 1, column: 1, wrong }])
-    };
-    let bytes = read_bounded(path).map_err(|error| unreadable(&error))?;
-    let text = String::from_utf8(bytes).map_err(|error| unreadable(&error))?;
+    let text = text(path)?;
     // A program's name without a folder would be looked for in PATH.
-    let base = std::path::absolute(path).map_err(|error| unreadable(&error))?;
+    let base = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
     parse(&text, &file, base.parent().unwrap_or_else(|| Path::new("/")))
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(std::io::Error::other("it is larger than 4 MiB"));
-    }
-    Ok(bytes)
 }
 
 /// Reads a configuration's text. `file` is its name in messages; relative paths count from `base`.

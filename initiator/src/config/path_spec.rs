@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use corbel_proto::iscsi::name::Name;
 
-use super::problem::Wrong;
 use super::quantity::portal;
+use corbel_daemon::config::Wrong;
 
 /// The largest logical unit number of a single-level address (SAM-5 4.7.7.3).
 pub const LUN_MAX: u16 = 16383;

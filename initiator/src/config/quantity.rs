@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::problem::Wrong;
+use corbel_daemon::config::Wrong;
 
 /// The port registered for iSCSI (RFC 7143 3.1).
 pub const ISCSI_PORT: u16 = 3260;

@@ -1,35 +1,23 @@
 //! From the document to [`Settings`]: each table in turn, then what must hold between them.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use corbel_daemon::config::{At, Findings, Problems, Reader, Span, Table, Wrong, document};
 use corbel_proto::iscsi::name::Name;
-use toml::de::DeTable;
 
+use super::keys::KEYS;
 use super::knob::{Origin, POLICY_KEYS, TIMER_KEYS, set_policy, within};
-use super::problem::{Findings, Problems, Span, Wrong};
 use super::quantity::Time;
-use super::reader::{At, Reader, Table};
 use super::{
     Credentials, Daemon, DeviceSettings, Digests, Loaded, PathSettings, PathSpec, Present,
-    SANLOCK_FAIL_FACTOR, SANLOCK_IO_TIMEOUT, Secret, Settings, device_name, present, wwid,
+    SANLOCK_FAIL_FACTOR, SANLOCK_IO_TIMEOUT, Settings, device_name, present, wwid,
 };
 use crate::multipath::policy::NoPath;
 
 pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Problems> {
-    let mut findings = Findings::new(file, text);
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let what = error.message().replace('\n', "; ");
-        findings.error(&error.span().unwrap_or(0..0), Wrong::new(what, "see https://toml.io"));
-    }
-    if !errors.is_empty() {
-        return Err(findings.finish().expect_err("there are errors"));
-    }
-    let mut reader = Reader::new(findings, base);
+    let (document, findings) = document(file, text)?;
+    let mut reader = Reader::new(findings, base, KEYS);
     let top = reader.table("", document.get_ref(), 0..0);
     let daemon = reader
         .section(&top, "daemon", "daemon")
@@ -57,12 +45,7 @@ pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Proble
 }
 
 fn daemon(reader: &mut Reader<'_>, table: &Table<'_>) -> Daemon {
-    let metrics = reader.with(table, "metrics", |text| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            let what = format!("`{text}` is no address with a port");
-            Wrong::new(what, "write it as 127.0.0.1:9631")
-        })
-    });
+    let metrics = reader.address(table, "metrics", "127.0.0.1:9631");
     let name = reader.with(table, "initiator_name", |text| {
         text.parse::<Name>().map_err(|error| {
             let right = "an iSCSI name looks like \"iqn.2026-11.org.example:dom0\"";
@@ -70,7 +53,7 @@ fn daemon(reader: &mut Reader<'_>, table: &Table<'_>) -> Daemon {
         })
     });
     let mut daemon = Daemon {
-        metrics: metrics.map(|at| at.value),
+        metrics,
         initiator_name: name.map(|at| at.value),
         event_hook: reader.path(table, "event_hook").map(|at| at.value),
         lock_memory: reader.boolean(table, "lock_memory").unwrap_or(true),
@@ -291,25 +274,7 @@ fn judge(
 
 fn credentials(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Option<Credentials> {
     let table = reader.section(table, key, "chap")?;
-    let user = reader.required(&table, "user", |text| {
-        if !(1..=255).contains(&text.len()) || text.chars().any(char::is_control) {
-            let right = "a CHAP name has 1 to 255 bytes and no control characters";
-            let what = format!("`{}` cannot be a CHAP name", text.escape_debug());
-            return Err(Wrong::new(what, right));
-        }
-        Ok(text.to_owned())
-    });
-    if !reader.has(&table, "secret_file") {
-        reader.missing(&table, "secret_file");
-    }
-    let path = reader.path(&table, "secret_file")?;
-    match Secret::read(&path.value) {
-        Ok(secret) => Some(Credentials { user: user?.value, secret }),
-        Err(wrong) => {
-            reader.findings.error(&path.span, wrong);
-            None
-        }
-    }
+    reader.credentials(&table).map(|(user, secret)| Credentials { user, secret })
 }
 
 /// What must hold between devices, with the place where each was said.
@@ -324,15 +289,15 @@ struct Links {
 
 impl Links {
     fn judge(&self, findings: &mut Findings<'_>) {
-        unique(&self.names, findings, |name| format!("device `{name}`"));
-        unique(&self.wwids, findings, |wwid| format!("wwid {wwid}"));
-        unique(&self.paths, findings, |path| format!("path {path}"));
-        unique(&self.numbers, findings, |present| match present {
+        findings.unique(spanned(&self.names), |name| format!("device `{name}`"));
+        findings.unique(spanned(&self.wwids), |wwid| format!("wwid {wwid}"));
+        findings.unique(spanned(&self.paths), |path| format!("path {path}"));
+        findings.unique(spanned(&self.numbers), |present| match present {
             Present::Ublk(Some(number)) => format!("/dev/ublkb{number}"),
             Present::Nbd(Some(number)) => format!("/dev/nbd{number}"),
             other => format!("{other:?}"),
         });
-        unique(&self.servers, findings, |present| match present {
+        findings.unique(spanned(&self.servers), |present| match present {
             Present::NbdUnix(path) => format!("NBD socket {}", path.display()),
             Present::NbdTcp(address) => format!("NBD address {address}"),
             other => format!("{other:?}"),
@@ -340,18 +305,6 @@ impl Links {
     }
 }
 
-fn unique<K: Hash + Eq>(
-    items: &[(K, Span)],
-    findings: &mut Findings<'_>,
-    what: impl Fn(&K) -> String,
-) {
-    let mut seen: HashMap<&K, &Span> = HashMap::new();
-    for (key, span) in items {
-        if let Some(first) = seen.get(key) {
-            let what = format!("{} was given before ({})", what(key), findings.place(first));
-            findings.error(span, Wrong::new(what, "each may be given once"));
-        } else {
-            seen.insert(key, span);
-        }
-    }
+fn spanned<K>(items: &[(K, Span)]) -> impl Iterator<Item = (&K, &Span)> {
+    items.iter().map(|(item, span)| (item, span))
 }

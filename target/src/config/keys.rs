@@ -1,30 +1,11 @@
 //! Every key of `target.toml`, once. The reader refuses what is not here, and
 //! `docs/target.toml.md` is made from here (a test compares them).
 
-use std::fmt::Write;
+use corbel_daemon::config::{Key, Keys, key};
 
-/// One key.
-#[derive(Debug)]
-pub(super) struct Key {
-    /// The table it stands in, by its dotted name.
-    pub(super) section: &'static str,
-    pub(super) name: &'static str,
-    kind: &'static str,
-    default: &'static str,
-    effect: &'static str,
-}
+pub(super) const KEYS: Keys = Keys { list: LIST, joint: &[] };
 
-const fn key(
-    section: &'static str,
-    name: &'static str,
-    kind: &'static str,
-    default: &'static str,
-    effect: &'static str,
-) -> Key {
-    Key { section, name, kind, default, effect }
-}
-
-pub(super) const KEYS: &[Key] = &[
+const LIST: &[Key] = &[
     key("", "daemon", "table", "", "The process as a whole."),
     key("", "export", "tables", "", "One device each, and where it is offered."),
     key("", "target", "tables", "", "iSCSI targets: portals, access, CHAP."),
@@ -253,31 +234,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
 ];
 
-/// The names of a section's keys.
-pub(super) fn names(section: &str) -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter(move |key| key.section == section).map(|key| key.name)
-}
-
 /// `docs/target.toml.md`.
 pub fn reference() -> String {
-    let mut out = String::from(
+    KEYS.reference(
         "# target.toml, key by key\n\n\
          Sizes: a number and `K`, `M`, `G`, `T` (powers of 1024), `kB`, `MB` … (powers of 1000) \
          or `s` (512 bytes).\nTimes: a number and `ms`, `s`, `m` or `h`. Paths are absolute, or \
          count from the file's folder.\n`corbel-target check` judges a file without serving it.\n",
-    );
-    let mut section = None;
-    for key in KEYS {
-        if section != Some(key.section) {
-            section = Some(key.section);
-            let title = if key.section.is_empty() { "The file" } else { key.section };
-            let _ = write!(
-                out,
-                "\n## {title}\n\n| key | value | default | effect |\n|---|---|---|---|\n"
-            );
-        }
-        let default = if key.default.is_empty() { "–" } else { key.default };
-        let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.effect);
-    }
-    out
+    )
 }

@@ -6,11 +6,8 @@
 mod diff;
 mod keys;
 mod name;
-mod problem;
 mod quantity;
 mod read;
-mod reader;
-mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -19,22 +16,20 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use corbel_daemon::config::text;
+
+pub use corbel_daemon::config::{Problem, Problems, Secret, Wrong};
 pub use diff::{Changes, Diff, diff};
 pub use keys::reference;
 pub use name::{AoeAddress, InitiatorPattern, InterfaceName, IscsiName, Mac};
-pub use problem::{Problem, Problems, Wrong};
 pub use quantity::{ISCSI_PORT, Network, Size, default_portal, duration, portal};
 pub(crate) use read::config_string;
-pub use secret::Secret;
 
 /// Where the daemon's control socket is if nothing else is said.
 pub const ADMIN_SOCKET: &str = "/run/corbel/target.sock";
 
 /// Where the configuration is if nothing else is said.
 pub const CONFIG_FILE: &str = "/etc/corbel/target.toml";
-
-/// A configuration file's largest size in bytes.
-const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Everything the daemon is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,26 +349,9 @@ pub struct Loaded {
 /// Reads the file at `path`.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
-    let unreadable = |error: &dyn std::fmt::Display| {
-        let what = format!("the configuration cannot be read: {error}");
-        let right = "name another one with --config, or write this one";
-        let wrong = Wrong::new(what, right);
-        Problems(vec![Problem { file: file.clone(), line: 1, column: 1, wrong }])
-    };
-    let bytes = read_bounded(path).map_err(|error| unreadable(&error))?;
-    let text = String::from_utf8(bytes).map_err(|error| unreadable(&error))?;
+    let text = text(path)?;
     let base = path.parent().unwrap_or_else(|| Path::new("."));
     parse(&text, &file, base)
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(std::io::Error::other("it is larger than 4 MiB"));
-    }
-    Ok(bytes)
 }
 
 /// Reads a configuration's text. `file` is its name in messages; relative paths count from `base`.

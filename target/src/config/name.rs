@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::problem::Wrong;
+use corbel_daemon::config::Wrong;
 
 /// An iSCSI node name in its normal form (RFC 7143 4.2.7): `iqn.`, `eui.` or `naa.`, lower case,
 /// at most 223 bytes.

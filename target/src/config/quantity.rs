@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::problem::Wrong;
+use corbel_daemon::config::Wrong;
 
 /// The port registered for iSCSI (RFC 7143 3.1).
 pub const ISCSI_PORT: u16 = 3260;

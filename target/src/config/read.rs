@@ -1,32 +1,23 @@
 //! From the document to a [`Config`]: each table in turn, then what must hold between them.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
 
-use toml::de::DeTable;
+use corbel_daemon::config::{
+    At, Findings, Problems, Reader, Span, Table, Wrong, document, pick, short,
+};
 
-use super::problem::{Findings, Problems, Span, Wrong};
-use super::reader::{At, Reader, Table, pick};
+use super::keys::KEYS;
 use super::{
     AOE_BUFFERS, Acknowledge, Algorithm, AoeAddress, AoeExport, Backing, Chap, Config, Credentials,
     Daemon, DigestChoice, Direct, Export, InterfaceName, IscsiName, LUN_MAX, Limits, Loaded,
-    LogicalUnit, Portal, Secret, Size, Target, duration, portal,
+    LogicalUnit, Portal, Size, Target, duration, portal,
 };
 
 pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Problems> {
-    let mut findings = Findings::new(file, text);
-    let (document, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let what = error.message().replace('\n', "; ");
-        findings.error(&error.span().unwrap_or(0..0), Wrong::new(what, "see https://toml.io"));
-    }
-    if !errors.is_empty() {
-        return Err(findings.finish().expect_err("there are errors"));
-    }
-    let mut reader = Reader::new(findings, base);
+    let (document, findings) = document(file, text)?;
+    let mut reader = Reader::new(findings, base, KEYS);
     let top = reader.table("", document.get_ref(), 0..0);
     let daemon = reader
         .section(&top, "daemon", "daemon")
@@ -48,14 +39,7 @@ pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Proble
 fn daemon(reader: &mut Reader<'_>, table: &Table<'_>) -> Daemon {
     let mut daemon = Daemon {
         threads: reader.number::<u16>(table, "threads", 1..=1024).and_then(NonZeroU16::new),
-        metrics: reader
-            .with(table, "metrics", |text| {
-                text.parse::<SocketAddr>().map_err(|_| {
-                    let what = format!("`{text}` is no address with a port");
-                    Wrong::new(what, "write it as 127.0.0.1:9630")
-                })
-            })
-            .map(|at| at.value),
+        metrics: reader.address(table, "metrics", "127.0.0.1:9630"),
         ..Daemon::default()
     };
     if let Some(path) = reader.path(table, "admin_socket") {
@@ -129,9 +113,9 @@ fn export(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
             Ok(bytes)
         })
         .map(|at| at.value);
-    export.read_only = reader.boolean(table, "read_only");
-    export.removable = reader.boolean(table, "removable");
-    export.thin = reader.boolean(table, "thin");
+    export.read_only = reader.boolean(table, "read_only").unwrap_or(false);
+    export.removable = reader.boolean(table, "removable").unwrap_or(false);
+    export.thin = reader.boolean(table, "thin").unwrap_or(false);
     let acknowledge = [("stable", Acknowledge::Stable), ("cached", Acknowledge::Cached)];
     export.acknowledge = reader.choice(table, "acknowledge", &acknowledge).unwrap_or_default();
     let direct = [("auto", Direct::Auto), ("require", Direct::Require)];
@@ -304,18 +288,7 @@ fn portals(reader: &mut Reader<'_>, table: &Table<'_>, group: u16) -> Vec<Portal
 }
 
 fn credentials(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Credentials> {
-    let user = reader.required(table, "user", |text| short(text, "a CHAP name"));
-    if !reader.has(table, "secret_file") {
-        reader.missing(table, "secret_file");
-    }
-    let path = reader.path(table, "secret_file")?;
-    match Secret::read(&path.value) {
-        Ok(secret) => Some(Credentials { user: user?.value, secret }),
-        Err(wrong) => {
-            reader.findings.error(&path.span, wrong);
-            None
-        }
-    }
+    reader.credentials(table).map(|(user, secret)| Credentials { user, secret })
 }
 
 fn judge_chap(
@@ -347,14 +320,6 @@ fn algorithm(text: &str) -> Result<Algorithm, Wrong> {
     pick(text, &[("sha3-256", sha3), ("sha256", sha256), ("sha1", sha1), ("md5", md5)])
 }
 
-fn short(text: &str, what: &str) -> Result<String, Wrong> {
-    if !(1..=255).contains(&text.len()) || text.chars().any(char::is_control) {
-        let right = format!("{what} has 1 to 255 bytes and no control characters");
-        return Err(Wrong::new(format!("`{}` cannot be {what}", text.escape_debug()), right));
-    }
-    Ok(text.to_owned())
-}
-
 /// What must hold between objects, with the place where each was said.
 #[derive(Debug, Default)]
 struct Links {
@@ -367,21 +332,16 @@ struct Links {
 
 impl Links {
     fn judge(&self, config: &mut Config, findings: &mut Findings<'_>) {
-        let exports = self.exports.iter().map(|(n, s)| (n.clone(), format!("export `{n}`"), s));
-        unique(exports, findings);
-        let targets = self.targets.iter().map(|(n, s)| (n.clone(), format!("target `{n}`"), s));
-        unique(targets, findings);
-        let luns = self.luns.iter().map(|(target, lun, span)| {
-            ((target.clone(), *lun), format!("LUN {lun} of `{target}`"), span)
-        });
-        unique(luns, findings);
+        let exports = self.exports.iter().map(|(name, span)| (name, span));
+        findings.unique(exports, |name| format!("export `{name}`"));
+        let targets = self.targets.iter().map(|(name, span)| (name, span));
+        findings.unique(targets, |name| format!("target `{name}`"));
+        let luns = self.luns.iter().map(|(target, lun, span)| ((target, *lun), span));
+        findings.unique(luns, |(target, lun)| format!("LUN {lun} of `{target}`"));
         let addresses = self.aoe.iter().flat_map(|(address, interfaces, span)| {
-            interfaces.iter().map(move |interface| {
-                let what = format!("AoE {address} on {interface}");
-                ((*address, interface.clone()), what, span)
-            })
+            interfaces.iter().map(move |interface| ((*address, interface), span))
         });
-        unique(addresses, findings);
+        findings.unique(addresses, |(address, on)| format!("AoE {address} on {on}"));
         self.judge_stores(findings);
         for (name, lun, span) in &self.luns {
             if config.targets.iter().any(|target| target.name == *name) {
@@ -426,21 +386,6 @@ impl Links {
                 let right = "give that one export every `aoe` and `iscsi` endpoint";
                 findings.error(span, Wrong::new(what, right));
             }
-        }
-    }
-}
-
-fn unique<'s, K: std::hash::Hash + Eq>(
-    items: impl Iterator<Item = (K, String, &'s Span)>,
-    findings: &mut Findings<'_>,
-) {
-    let mut seen: HashMap<K, &Span> = HashMap::new();
-    for (key, what, span) in items {
-        if let Some(first) = seen.get(&key) {
-            let what = format!("{what} was given before ({})", findings.place(first));
-            findings.error(span, Wrong::new(what, "each may be given once"));
-        } else {
-            seen.insert(key, span);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What is wrong with a configuration: where, what, and what would be right.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::ops::Range;
 
 /// A value that cannot be what it should be.
@@ -65,11 +67,11 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Where in the text a value stands, in bytes.
-pub(super) type Span = Range<usize>;
+pub type Span = Range<usize>;
 
 /// Gathers findings while a file is read, so that one run tells all of them.
 #[derive(Debug)]
-pub(super) struct Findings<'a> {
+pub struct Findings<'a> {
     file: &'a str,
     text: &'a str,
     errors: Vec<Problem>,
@@ -77,28 +79,51 @@ pub(super) struct Findings<'a> {
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+    /// None yet. `file` is the name in messages, `text` what places count in.
+    pub fn new(file: &'a str, text: &'a str) -> Self {
         Self { file, text, errors: Vec::new(), warnings: Vec::new() }
     }
 
-    pub(super) fn error(&mut self, span: &Span, wrong: Wrong) {
+    /// Nothing of the file can be used.
+    pub fn error(&mut self, span: &Span, wrong: Wrong) {
         let problem = self.at(span, wrong);
         self.errors.push(problem);
     }
 
-    pub(super) fn warn(&mut self, span: &Span, wrong: Wrong) {
+    /// The file can be used, but this is probably not meant.
+    pub fn warn(&mut self, span: &Span, wrong: Wrong) {
         let problem = self.at(span, wrong);
         self.warnings.push(problem);
     }
 
-    /// `line:column` of a place, to point at a second one from a message.
-    pub(super) fn place(&self, span: &Span) -> String {
+    /// `line N` of a place, to point at a second one from a message.
+    pub fn place(&self, span: &Span) -> String {
         let problem = self.at(span, Wrong::new("", ""));
         format!("line {}", problem.line)
     }
 
+    /// Says of every item that an earlier one is equal to it. `what` names the item.
+    pub fn unique<'s, K: Hash + Eq>(
+        &mut self,
+        items: impl IntoIterator<Item = (K, &'s Span)>,
+        what: impl Fn(&K) -> String,
+    ) {
+        let mut seen: HashMap<K, &Span> = HashMap::new();
+        for (item, span) in items {
+            if let Some(first) = seen.get(&item) {
+                let what = format!("{} was given before ({})", what(&item), self.place(first));
+                self.error(span, Wrong::new(what, "each may be given once"));
+            } else {
+                seen.insert(item, span);
+            }
+        }
+    }
+
     /// The warnings, or else every error.
-    pub(super) fn finish(mut self) -> Result<Vec<Problem>, Problems> {
+    ///
+    /// # Errors
+    /// What was gathered, in the order of the file.
+    pub fn finish(mut self) -> Result<Vec<Problem>, Problems> {
         let order = |p: &Problem| (p.line, p.column);
         self.errors.sort_by_key(order);
         self.warnings.sort_by_key(order);
@@ -122,7 +147,7 @@ impl<'a> Findings<'a> {
 }
 
 /// The one of `known` that `given` was probably meant to be.
-pub(super) fn nearest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(given: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let mut best: Option<(usize, &str)> = None;
     for name in known {
         let distance = distance(given, name);
@@ -165,6 +190,17 @@ mod tests {
         findings.error(&(at..at + 1), Wrong::new("bad", "good"));
         let problems = findings.finish().unwrap_err();
         assert_eq!(problems.to_string(), "f:3:5: bad; good");
+    }
+
+    #[test]
+    fn the_second_of_two_equal_items_is_wrong() {
+        let text = "a\nb\na";
+        let mut findings = Findings::new("f", text);
+        let spans = [0..1, 2..3, 4..5];
+        let items = spans.iter().map(|span| (&text[span.clone()], span));
+        findings.unique(items, |letter| format!("letter {letter}"));
+        let told = findings.finish().unwrap_err().to_string();
+        assert_eq!(told, "f:3:1: letter a was given before (line 1); each may be given once");
     }
 
     #[test]

@@ -1,44 +1,52 @@
 //! Walks a parsed TOML document and keeps the place of every value.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys;
+use super::keys::Keys;
 use super::problem::{Findings, Span, Wrong, nearest};
+use super::secret::Secret;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
-    pub(super) value: T,
-    pub(super) span: Span,
+pub struct At<T> {
+    /// What it is.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
 }
 
 /// One table of the document.
 #[derive(Debug, Clone)]
-pub(super) struct Table<'t> {
+pub struct Table<'t> {
     section: &'static str,
     map: &'t DeTable<'t>,
-    pub(super) span: Span,
+    /// Where it stands.
+    pub span: Span,
 }
 
 /// Reads values and gathers findings.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
-    pub(super) findings: Findings<'a>,
+pub struct Reader<'a> {
+    /// What was found so far.
+    pub findings: Findings<'a>,
     base: &'a Path,
+    keys: Keys,
 }
 
 type Value<'t> = Spanned<DeValue<'t>>;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(findings: Findings<'a>, base: &'a Path) -> Self {
-        Self { findings, base }
+    /// Relative paths count from `base`; what is not in `keys` is an error.
+    pub fn new(findings: Findings<'a>, base: &'a Path, keys: Keys) -> Self {
+        Self { findings, base, keys }
     }
 
     /// Takes `map` as a table of `section`; keys that the section does not have are errors.
-    pub(super) fn table<'t>(
+    pub fn table<'t>(
         &mut self,
         section: &'static str,
         map: &'t DeTable<'t>,
@@ -46,14 +54,14 @@ impl<'a> Reader<'a> {
     ) -> Table<'t> {
         for key in map.keys() {
             let given = key.get_ref();
-            if keys::names(section).any(|known| known == given) {
+            if self.keys.names(section).any(|known| known == given) {
                 continue;
             }
             let place = if section.is_empty() { "the file" } else { section };
-            let right = match nearest(given, keys::names(section)) {
+            let right = match nearest(given, self.keys.names(section)) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => {
-                    let all: Vec<&str> = keys::names(section).collect();
+                    let all: Vec<&str> = self.keys.names(section).collect();
                     format!("{place} has {}", all.join(", "))
                 }
             };
@@ -64,17 +72,17 @@ impl<'a> Reader<'a> {
     }
 
     fn get<'t>(&self, table: &Table<'t>, key: &str) -> Option<&'t Value<'t>> {
-        debug_assert!(keys::names(table.section).any(|k| k == key), "{key} is not in KEYS");
+        debug_assert!(self.keys.names(table.section).any(|k| k == key), "{key} is not in the keys");
         table.map.get(key)
     }
 
     /// True if the table has `key`, whatever its value.
-    pub(super) fn has(&self, table: &Table<'_>, key: &str) -> bool {
+    pub fn has(&self, table: &Table<'_>, key: &str) -> bool {
         self.get(table, key).is_some()
     }
 
     /// Says that `key` is missing.
-    pub(super) fn missing(&mut self, table: &Table<'_>, key: &str) {
+    pub fn missing(&mut self, table: &Table<'_>, key: &str) {
         let what = format!("`{key}` is missing in {}", table.section);
         self.findings.error(&table.span, Wrong::new(what, format!("add `{key} = …`")));
     }
@@ -84,7 +92,8 @@ impl<'a> Reader<'a> {
         self.findings.error(&value.span(), Wrong::new(what, right));
     }
 
-    pub(super) fn text<'t>(&mut self, table: &Table<'t>, key: &str) -> Option<At<&'t str>> {
+    /// A text.
+    pub fn text<'t>(&mut self, table: &Table<'t>, key: &str) -> Option<At<&'t str>> {
         let value = self.get(table, key)?;
         match value.get_ref().as_str() {
             Some(text) => Some(At { value: text, span: value.span() }),
@@ -96,7 +105,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that `parse` makes something of.
-    pub(super) fn with<T>(
+    pub fn with<T>(
         &mut self,
         table: &Table<'_>,
         key: &str,
@@ -113,7 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Self::with`], for a key that must be there.
-    pub(super) fn required<T>(
+    pub fn required<T>(
         &mut self,
         table: &Table<'_>,
         key: &str,
@@ -126,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An integer inside `range`.
-    pub(super) fn integer(
+    pub fn integer(
         &mut self,
         table: &Table<'_>,
         key: &str,
@@ -148,7 +157,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Self::integer`], in a narrower type.
-    pub(super) fn number<T: TryFrom<i64>>(
+    pub fn number<T: TryFrom<i64>>(
         &mut self,
         table: &Table<'_>,
         key: &str,
@@ -157,7 +166,8 @@ impl<'a> Reader<'a> {
         T::try_from(self.integer(table, key, range)?.value).ok()
     }
 
-    pub(super) fn boolean(&mut self, table: &Table<'_>, key: &str) -> Option<bool> {
+    /// True or false.
+    pub fn boolean(&mut self, table: &Table<'_>, key: &str) -> Option<bool> {
         let value = self.get(table, key)?;
         let found = value.get_ref().as_bool();
         if found.is_none() {
@@ -167,7 +177,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text or a whole number, as text: what a time or a count may be written as.
-    pub(super) fn scalar(&mut self, table: &Table<'_>, key: &str) -> Option<At<String>> {
+    pub fn scalar(&mut self, table: &Table<'_>, key: &str) -> Option<At<String>> {
         let value = self.get(table, key)?;
         let text = match value.get_ref() {
             DeValue::String(text) => text.as_ref().to_owned(),
@@ -186,7 +196,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A path; a relative one counts from the file's folder.
-    pub(super) fn path(&mut self, table: &Table<'_>, key: &str) -> Option<At<PathBuf>> {
+    pub fn path(&mut self, table: &Table<'_>, key: &str) -> Option<At<PathBuf>> {
         let text = self.text(table, key)?;
         if text.value.is_empty() || text.value.contains('\0') {
             let wrong = Wrong::new(format!("`{key}` is no path"), "give the path of a file");
@@ -196,14 +206,46 @@ impl<'a> Reader<'a> {
         Some(At { value: self.base.join(text.value), span: text.span })
     }
 
+    /// `path`, counted from the file's folder if it is relative.
+    pub fn based(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(
+    pub fn choice<T: Copy>(
         &mut self,
         table: &Table<'_>,
         key: &str,
         choices: &[(&str, T)],
     ) -> Option<T> {
         self.with(table, key, |text| pick(text, choices)).map(|at| at.value)
+    }
+
+    /// An address with a port; `example` is a good one.
+    pub fn address(&mut self, table: &Table<'_>, key: &str, example: &str) -> Option<SocketAddr> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| {
+                let what = format!("`{text}` is no address with a port");
+                Wrong::new(what, format!("write it as {example}"))
+            })
+        };
+        self.with(table, key, parse).map(|at| at.value)
+    }
+
+    /// A CHAP name and its secret: `user`, and the file that `secret_file` names.
+    pub fn credentials(&mut self, table: &Table<'_>) -> Option<(String, Secret)> {
+        let user = self.required(table, "user", |text| short(text, "a CHAP name"));
+        if !self.has(table, "secret_file") {
+            self.missing(table, "secret_file");
+        }
+        let path = self.path(table, "secret_file")?;
+        match Secret::read(&path.value) {
+            Ok(secret) => Some((user?.value, secret)),
+            Err(wrong) => {
+                self.findings.error(&path.span, wrong);
+                None
+            }
+        }
     }
 
     /// The values of a list.
@@ -218,14 +260,47 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A list of texts. An empty list, or the same twice, is an error.
+    pub fn list<T: PartialEq>(
+        &mut self,
+        table: &Table<'_>,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Vec<T> {
+        let right = "give a list of texts: [\"…\", \"…\"]";
+        let mut list: Vec<T> = Vec::new();
+        let items = self.items(table, key, right);
+        if let (true, Some(value)) = (items.is_empty(), self.get(table, key))
+            && value.get_ref().is_array()
+        {
+            let what = format!("`{key}` is empty, which would let nobody in");
+            self.findings.error(&value.span(), Wrong::new(what, "name some, or leave it out"));
+        }
+        for item in items {
+            let Some(text) = item.get_ref().as_str() else {
+                self.mistyped(item, key, right);
+                continue;
+            };
+            match parse(text) {
+                Ok(value) if list.contains(&value) => {
+                    let what = format!("`{text}` is in `{key}` twice");
+                    self.findings.error(&item.span(), Wrong::new(what, "name it once"));
+                }
+                Ok(value) => list.push(value),
+                Err(wrong) => self.findings.error(&item.span(), wrong),
+            }
+        }
+        list
+    }
+
     /// True if `key` is a list with nothing in it.
-    pub(super) fn is_empty_list(&self, table: &Table<'_>, key: &str) -> bool {
+    pub fn is_empty_list(&self, table: &Table<'_>, key: &str) -> bool {
         let value = self.get(table, key).and_then(|value| value.get_ref().as_array());
         value.is_some_and(|array| array.is_empty())
     }
 
     /// One table.
-    pub(super) fn section<'t>(
+    pub fn section<'t>(
         &mut self,
         table: &Table<'t>,
         key: &str,
@@ -242,7 +317,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Tables, or one table alone.
-    pub(super) fn sections<'t>(
+    pub fn sections<'t>(
         &mut self,
         table: &Table<'t>,
         key: &str,
@@ -262,7 +337,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list in which each item is a text or a table.
-    pub(super) fn texts_or_tables<'t>(
+    pub fn texts_or_tables<'t>(
         &mut self,
         table: &Table<'t>,
         key: &str,
@@ -282,8 +357,23 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// `text`, if it has 1 to 255 bytes and no control characters. `what` it is to be: `an alias`.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn short(text: &str, what: &str) -> Result<String, Wrong> {
+    if !(1..=255).contains(&text.len()) || text.chars().any(char::is_control) {
+        let right = format!("{what} has 1 to 255 bytes and no control characters");
+        return Err(Wrong::new(format!("`{}` cannot be {what}", text.escape_debug()), right));
+    }
+    Ok(text.to_owned())
+}
+
 /// One of a few words.
-pub(super) fn pick<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Wrong> {
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn pick<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Wrong> {
     choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         Wrong::new(format!("`{text}` is not known here"), format!("give {}", words.join(" or ")))
