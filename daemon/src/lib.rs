@@ -1,10 +1,25 @@
 //! What both long-running programs share outside the data plane.
 //!
 //! ```text
-//! config/   reading a TOML file: keys, places, findings, secrets
+//! config/      reading a TOML file: keys, places, findings, secrets
+//! log.rs       what is logged
+//! command.rs   how a command ends: what is printed and said, the exit code
+//! limits.rs    what the system lets the process use
+//! service.rs   a running program, as its control plane sees it
+//! orders.rs    read the configuration again; end
+//! signals.rs   SIGTERM, SIGINT, SIGHUP; what systemd hears
+//! metrics.rs   figures for Prometheus;  http.rs  the little HTTP that takes
 //! ```
 //!
 //! It knows no protocol and no device: where the programs differ, they say so in a parameter.
 #![forbid(unsafe_code)]
 
+pub mod command;
 pub mod config;
+pub mod http;
+pub mod limits;
+pub mod log;
+pub mod metrics;
+pub mod orders;
+pub mod service;
+pub mod signals;

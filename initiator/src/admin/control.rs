@@ -4,26 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use corbel_daemon::orders::{Orders, Reloads};
+use corbel_daemon::service::Service;
 
 use super::calls;
 use super::devices::{Answer, Command, Devices};
 use super::events::Events;
 use super::protocol::{ErrorKind, PATIENCE_MAX, Request, Response};
 use super::reload::Reloader;
-use super::signals::systemd;
 use super::status::Status;
-use super::text;
+use super::{metrics, text};
 use crate::config::{PathSettings, PathSpec, Setting, Wrong};
-
-/// Reloads that may wait for their turn. One more would read the same file as they will.
-const RELOADS_MAX: usize = 64;
-
-/// What those who asked for the end get to take their answer.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-type Waiting = oneshot::Sender<Response>;
 
 /// The handle that everybody who may change something holds.
 #[derive(Clone)]
@@ -31,29 +22,28 @@ pub(super) struct Control {
     devices: Arc<dyn Devices>,
     events: Events,
     since: Instant,
-    reloads: mpsc::Sender<Option<Waiting>>,
-    stop: Arc<watch::Sender<bool>>,
-    ended: Arc<watch::Sender<bool>>,
+    orders: Orders<Response>,
 }
 
 impl Control {
     /// `reloader` knows where a reload finds the next configuration.
     pub(super) fn new(devices: Arc<dyn Devices>, events: Events, reloader: Reloader) -> Self {
-        let (reloads, orders) = mpsc::channel(RELOADS_MAX);
-        tokio::spawn(reload_each(reloader, orders));
-        let (stop, ended) = (watch::Sender::new(false), watch::Sender::new(false));
-        let since = Instant::now();
-        Self { devices, events, since, reloads, stop: Arc::new(stop), ended: Arc::new(ended) }
+        let (orders, reloads) = Orders::new();
+        tokio::spawn(reload_each(reloader, reloads));
+        Self { devices, events, since: Instant::now(), orders }
     }
 
     /// The answer to a request. Who asks for the end is answered at once, and can then wait for
-    /// [`Control::end`].
+    /// [`Orders::end`].
     pub(super) async fn answer(&self, request: Request) -> Response {
         let (device, commands) = match request {
             Request::Status { device, colour } => return self.tell(device, colour).await,
-            Request::Reload {} => return self.reload_and_wait().await,
+            Request::Reload {} => {
+                let reloaded = self.orders.reloaded().await;
+                return reloaded.unwrap_or_else(|| Response::failed("the daemon is ending"));
+            }
             Request::Stop {} => {
-                self.stop();
+                self.orders.stop();
                 return Response::Stopped;
             }
             request => match orders(request) {
@@ -100,45 +90,21 @@ impl Control {
         }
     }
 
-    async fn reload_and_wait(&self) -> Response {
-        let ending = || Response::failed("the daemon is ending");
-        let (answer, answered) = oneshot::channel();
-        if self.reloads.send(Some(answer)).await.is_err() {
-            return ending();
-        }
-        answered.await.unwrap_or_else(|_| ending())
+    /// What may be asked of the initiator as a whole.
+    pub(super) fn orders(&self) -> &Orders<Response> {
+        &self.orders
+    }
+}
+
+impl Service for Control {
+    async fn figures(&self) -> Option<String> {
+        Some(metrics::text(self.status(None).await))
     }
 
-    /// Reads the configuration again, as SIGHUP asks for; nobody waits for the answer.
-    pub(super) fn reload(&self) {
-        // If there is no room, those who wait read the file later than now.
-        let _ = self.reloads.try_send(None);
-    }
-
-    /// Begins the end.
-    pub(super) fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Turns true when every device is detached.
-    pub(super) fn end(&self) -> watch::Receiver<bool> {
-        self.ended.subscribe()
-    }
-
-    /// Every device is detached. Gives those who waited for it the time to be told.
-    pub(super) async fn ended(&self) {
-        self.ended.send_replace(true);
-        let told = async {
-            while self.ended.receiver_count() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(FAREWELL, told).await;
-    }
-
-    /// Comes back when the end was asked for.
-    pub(super) async fn stop_asked(&self) {
-        let _ = self.stop.subscribe().wait_for(|asked| *asked).await;
+    /// As long as the control plane lives. Devices that do not answer are no reason to end all
+    /// others: their state outlives no restart either.
+    async fn is_well(&self) -> bool {
+        true
     }
 }
 
@@ -197,11 +163,9 @@ fn named(text: &str) -> Result<Vec<String>, Wrong> {
     }
 }
 
-async fn reload_each(mut reloader: Reloader, mut orders: mpsc::Receiver<Option<Waiting>>) {
-    while let Some(waiting) = orders.recv().await {
-        systemd::reloading();
+async fn reload_each(mut reloader: Reloader, mut reloads: Reloads<Response>) {
+    while let Some(order) = reloads.next().await {
         let response = reloader.reload().await;
-        systemd::ready();
         match &response {
             Response::Error { kind: ErrorKind::Configuration, message } => {
                 tracing::error!("not reloaded, the old configuration stays: {message}");
@@ -215,9 +179,6 @@ async fn reload_each(mut reloader: Reloader, mut orders: mpsc::Receiver<Option<W
             }
             Response::Status { .. } | Response::Done { .. } | Response::Stopped => {}
         }
-        if let Some(waiting) = waiting {
-            // A client that went away has its answer in the log.
-            let _ = waiting.send(response);
-        }
+        order.over(response);
     }
 }

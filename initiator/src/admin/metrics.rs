@@ -2,32 +2,21 @@
 
 use std::fmt::Error;
 
+use corbel_daemon::metrics::{Figure, alone, families, page};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
 
 use super::status::{Known, Status};
 use crate::multipath::status::{DeviceStatus, PathState, PathStatus};
 
-/// What the text is, for `Content-Type`.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// The text of a scrape.
 pub(super) fn text(status: Status) -> String {
-    let mut registry = Registry::with_prefix("corbel_initiator");
-    registry.register_collector(Box::new(Snapshot(status)));
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("a string takes any text");
-    text
+    page("corbel_initiator", Snapshot(status))
 }
 
 #[derive(Debug)]
 struct Snapshot(Status);
-
-/// One figure of every thing of a kind: name, help, and how to find it.
-type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 const COUNTERS: [Figure<Status>; 2] = [
     ("events_dropped", "Events the hook was not told of", |s| s.events_dropped),
@@ -84,19 +73,12 @@ const PATH_GAUGES: [Figure<Placed>; 3] = [
     ("path_latency_us", "Smoothed time of a try", |p| p.path.latency_us.unwrap_or(0)),
 ];
 
-/// A label and its value.
-type Label = (&'static str, String);
-
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Self(status) = self;
         let encoder = &mut encoder;
-        for (kind, figures) in [(MetricType::Counter, &COUNTERS[..]), (MetricType::Gauge, &GAUGES)]
-        {
-            for (name, help, value) in figures {
-                figure(encoder.encode_descriptor(name, help, None, kind)?, kind, value(status))?;
-            }
-        }
+        alone(encoder, MetricType::Counter, status, &COUNTERS)?;
+        alone(encoder, MetricType::Gauge, status, &GAUGES)?;
         let name = |known: &Known| vec![("device", known.name().to_owned())];
         families(encoder, MetricType::Gauge, &status.devices, &KNOWN_GAUGES, name)?;
         let devices: Vec<DeviceStatus> = status
@@ -142,32 +124,6 @@ pub(super) fn word<T: serde::Serialize>(state: &T) -> String {
     match serde_json::to_value(state) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
-    }
-}
-
-fn families<T>(
-    encoder: &mut DescriptorEncoder<'_>,
-    kind: MetricType,
-    things: &[T],
-    figures: &[Figure<T>],
-    labels: impl Fn(&T) -> Vec<Label>,
-) -> Result<(), Error> {
-    if things.is_empty() {
-        return Ok(());
-    }
-    for (name, help, value) in figures {
-        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-        for thing in things {
-            figure(metric.encode_family(&labels(thing))?, kind, value(thing))?;
-        }
-    }
-    Ok(())
-}
-
-fn figure(mut metric: MetricEncoder<'_>, kind: MetricType, value: u64) -> Result<(), Error> {
-    match kind {
-        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
-        _ => metric.encode_gauge(&value),
     }
 }
 

@@ -10,12 +10,13 @@
 //! events.rs    what happens to devices: to the log, to the hook, to udev
 //! socket.rs    the control socket: who may, how much, how long
 //! protocol.rs  requests and responses, and the asking side
-//! signals.rs   SIGTERM, SIGINT, SIGHUP; what systemd hears
-//! metrics.rs   figures for Prometheus;  http.rs  the little HTTP that takes
+//! metrics.rs   figures for Prometheus
 //! status.rs    how all devices are, as stable JSON;  text.rs  the same for people
 //! udev.rs      what udev is told of a device
 //! limits.rs    what the system lets the process use
 //! ```
+//!
+//! The rest stands in `corbel_daemon`: signals, systemd, the little HTTP that a scrape takes.
 //!
 //! It runs on the main thread, on tokio; nothing here touches the data path. A device that does
 //! not answer delays nothing that is asked about another one.
@@ -24,13 +25,11 @@ mod calls;
 mod control;
 mod devices;
 mod events;
-mod http;
 mod limits;
 mod metrics;
 mod protocol;
 mod reload;
 mod run;
-mod signals;
 mod socket;
 mod status;
 mod sys;
@@ -42,7 +41,7 @@ pub mod udev;
 use std::time::Duration;
 
 pub use devices::{Answer, Command, Devices, NoticeSink, Presented, Reply, Report};
-pub use limits::{raise_limits, stay_in_memory};
+pub use limits::stay_in_memory;
 pub use protocol::{AskError, ErrorKind, Request, Response, ask};
 pub use run::{Plan, RunError, Source, run};
 pub use status::{Known, Status};

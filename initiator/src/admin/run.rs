@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corbel_daemon::http;
+use corbel_daemon::signals::{Signals, systemd};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -15,9 +17,7 @@ use super::calls;
 use super::control::Control;
 use super::devices::{Devices, NoticeSink, Presented};
 use super::events::Events;
-use super::http;
 use super::reload::Reloader;
-use super::signals::{Signals, systemd};
 use super::socket::ControlSocket;
 use super::{PATIENCE, udev};
 use crate::config::{DeviceSettings, Settings};
@@ -111,7 +111,7 @@ where
     let attaching = attach_all(&devices, &settings.devices);
     let reloader = Reloader::new(devices.clone(), events.clone(), source, settings);
     let control = Control::new(devices.clone(), events, reloader);
-    let mut tasks = vec![tokio::spawn(systemd::watchdog())];
+    let mut tasks = vec![tokio::spawn(systemd::watchdog(control.clone()))];
     tasks.extend(metrics.map(|listener| tokio::spawn(http::serve(listener, control.clone()))));
     let serving = serve(&control, socket.as_ref(), &mut signals, devices.clone());
     let begun = begin(attaching, wait_for_all, &control, out);
@@ -119,7 +119,7 @@ where
     tasks.iter().for_each(JoinHandle::abort);
     // Those who asked for the end may start the next one as soon as they are told.
     drop(socket);
-    control.ended().await;
+    control.orders().ended().await;
     tracing::info!("ended");
     result
 }
@@ -198,7 +198,7 @@ async fn begin(
                 tracing::error!("device `{name}` is not attached: {why}");
                 failures.push(format!("device `{name}` is not attached: {why}"));
                 if failures.len() == wanted {
-                    control.stop();
+                    control.orders().stop();
                     return Err(RunError(failures.join("\n")));
                 }
             }
@@ -227,7 +227,7 @@ async fn serve(
         }
     };
     let end = async {
-        control.stop_asked().await;
+        control.orders().stop_asked().await;
         systemd::stopping();
         let names = devices.names();
         devices.stop(PATIENCE);
@@ -246,7 +246,7 @@ async fn serve(
     };
     tokio::select! {
         result = end => result,
-        () = signals.serve(control) => {
+        () = signals.serve(control.orders()) => {
             Err(RunError("told twice to end; not everything was finished".into()))
         }
         () = clients => Err(RunError("the control socket broke".into())),

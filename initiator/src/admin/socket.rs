@@ -173,7 +173,7 @@ async fn converse(mut stream: UnixStream, control: &Control) -> io::Result<()> {
 /// Answers when the target has ended, and hangs up when the process does: then its devices are
 /// free for the next one.
 async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
-    let mut end = control.end();
+    let mut end = control.orders().end();
     let response = control.answer(Request::Stop {}).await;
     let _ = end.wait_for(|ended| *ended).await;
     let said = say(&mut stream, &response).await;

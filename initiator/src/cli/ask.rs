@@ -1,8 +1,10 @@
 //! Commands to the running daemon.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use super::run::{Failure, print, print_json};
+use corbel_daemon::command::{Failure, print, print_changes, say};
+
+use super::run::print_json;
 use super::{DeviceArgs, PathArgs, SocketArgs};
 use crate::admin::{self, ErrorKind, Request, Response};
 use crate::config::{ADMIN_SOCKET, load};
@@ -18,7 +20,7 @@ pub(super) fn status(
     let colour = !json && !plain && std::io::stdout().is_terminal();
     let Response::Status { status, text } = ask(socket, &Request::Status { device, colour })?
     else {
-        return Err(strange());
+        return Err(Failure::strange_answer());
     };
     if json { print_json(&status) } else { print(&text) }
 }
@@ -26,12 +28,9 @@ pub(super) fn status(
 /// `reload`
 pub(super) fn reload(socket: &SocketArgs) -> Result<(), Failure> {
     let Response::Reloaded { changes } = ask(socket, &Request::Reload {})? else {
-        return Err(strange());
+        return Err(Failure::strange_answer());
     };
-    if changes.is_empty() {
-        return print("nothing changed\n");
-    }
-    print(&changes.iter().map(|change| format!("{change}\n")).collect::<String>())
+    print_changes(&changes)
 }
 
 /// `stop`
@@ -41,11 +40,10 @@ pub(super) fn stop(socket: &SocketArgs) -> Result<(), Failure> {
 
 /// Whatever changes a device; what the daemon has to say about it goes to stderr.
 pub(super) fn change(socket: &SocketArgs, request: &Request) -> Result<(), Failure> {
-    let Response::Done { notes } = ask(socket, request)? else { return Err(strange()) };
-    for note in notes {
-        // Without stderr there is only the exit code.
-        let _ = writeln!(std::io::stderr(), "corbel-initiator: {note}");
-    }
+    let Response::Done { notes } = ask(socket, request)? else {
+        return Err(Failure::strange_answer());
+    };
+    notes.iter().for_each(|note| say("corbel-initiator", note));
     Ok(())
 }
 
@@ -59,10 +57,6 @@ pub(super) fn device(args: DeviceArgs, request: fn(String) -> Request) -> Result
     change(&args.socket, &request(args.name))
 }
 
-fn strange() -> Failure {
-    Failure::Failed("the daemon answered something else".into())
-}
-
 fn ask(socket: &SocketArgs, request: &Request) -> Result<Response, Failure> {
     let path = match (&socket.socket, &socket.config) {
         (Some(socket), _) => socket.clone(),
@@ -72,7 +66,7 @@ fn ask(socket: &SocketArgs, request: &Request) -> Result<Response, Failure> {
             socket.unwrap_or_else(|| ADMIN_SOCKET.into())
         }
     };
-    match admin::ask(&path, request).map_err(|error| Failure::Failed(error.to_string()))? {
+    match admin::ask(&path, request).map_err(Failure::failed)? {
         Response::Error { kind: ErrorKind::Failed, message } => Err(Failure::Failed(message)),
         Response::Error { message, .. } => Err(Failure::Usage(message)),
         response => Ok(response),

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use corbel_daemon::command::{Failure, print};
 use corbel_proto::iscsi::chap::Credentials;
 use corbel_proto::iscsi::name::Name;
 use serde::Serialize;
 
-use super::run::{Failure, print, print_json};
+use super::run::print_json;
 use crate::blocking::Error;
 use crate::blocking::aoe::Port;
 use crate::blocking::login::{Options, connect};

@@ -5,46 +5,35 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use corbel_daemon::orders::{Orders, Reloads};
+use corbel_daemon::service::Service;
 use tokio::time::timeout;
 
 use super::protocol::{ErrorKind, Request, Response};
 use super::run::Source;
-use super::signals::systemd;
-use super::{Daemon, Status};
+use super::{Daemon, Status, metrics};
 use crate::config::{Config, load};
 
 /// A status that takes longer will not come.
 const STATUS_MAX: Duration = Duration::from_secs(15);
 
-/// Reloads that may wait for their turn. One more would read the same file as they will.
-const RELOADS_MAX: usize = 64;
-
-/// What those who asked for the end get to take their answer.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-type Answer = oneshot::Sender<Response>;
-
 /// The handle that everybody who may change something holds.
 #[derive(Clone)]
 pub(super) struct Control {
     daemon: Arc<dyn Daemon>,
-    reloads: mpsc::Sender<Option<Answer>>,
-    stop: Arc<watch::Sender<bool>>,
-    ended: Arc<watch::Sender<bool>>,
+    orders: Orders<Response>,
 }
 
 impl Control {
     /// `source` is where a reload finds the next configuration.
     pub(super) fn new(daemon: Arc<dyn Daemon>, source: Source) -> Self {
-        let (reloads, orders) = mpsc::channel(RELOADS_MAX);
-        tokio::spawn(reload_each(daemon.clone(), source, orders));
-        let (stop, ended) = (watch::Sender::new(false), watch::Sender::new(false));
-        Self { daemon, reloads, stop: Arc::new(stop), ended: Arc::new(ended) }
+        let (orders, reloads) = Orders::new();
+        tokio::spawn(reload_each(daemon.clone(), source, reloads));
+        Self { daemon, orders }
     }
 
     /// The answer to a request. Who asks for the end is answered at once, and can then wait for
-    /// [`Control::end`].
+    /// [`Orders::end`].
     pub(super) async fn answer(&self, request: Request) -> Response {
         match request {
             Request::Status => match self.status().await {
@@ -52,15 +41,11 @@ impl Control {
                 None => Response::failed("the serving threads do not answer; see the log"),
             },
             Request::Reload => {
-                let (answer, answered) = oneshot::channel();
-                if self.reloads.send(Some(answer)).await.is_err() {
-                    return Response::failed("the daemon is ending");
-                }
-                let ending = || Response::failed("the daemon is ending");
-                answered.await.unwrap_or_else(|_| ending())
+                let reloaded = self.orders.reloaded().await;
+                reloaded.unwrap_or_else(|| Response::failed("the daemon is ending"))
             }
             Request::Stop => {
-                self.stop();
+                self.orders.stop();
                 Response::Stopped
             }
         }
@@ -73,50 +58,32 @@ impl Control {
         timeout(STATUS_MAX, status).await.ok()?.ok()
     }
 
-    /// Reads the configuration again, as SIGHUP asks for; nobody waits for the answer.
-    pub(super) fn reload(&self) {
-        // If there is no room, those who wait read the file later than now.
-        let _ = self.reloads.try_send(None);
-    }
-
-    /// Begins the end.
-    pub(super) fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// Turns true when the target has ended.
-    pub(super) fn end(&self) -> watch::Receiver<bool> {
-        self.ended.subscribe()
-    }
-
-    /// The target has ended. Gives those who waited for it the time to be told.
-    pub(super) async fn ended(&self) {
-        self.ended.send_replace(true);
-        let told = async {
-            while self.ended.receiver_count() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let _ = timeout(FAREWELL, told).await;
-    }
-
-    /// Comes back when the end was asked for.
-    pub(super) async fn stop_asked(&self) {
-        let _ = self.stop.subscribe().wait_for(|asked| *asked).await;
+    /// What may be asked of the target as a whole.
+    pub(super) fn orders(&self) -> &Orders<Response> {
+        &self.orders
     }
 }
 
-async fn reload_each(
-    daemon: Arc<dyn Daemon>,
-    source: Source,
-    mut orders: mpsc::Receiver<Option<Answer>>,
-) {
-    while let Some(answer) = orders.recv().await {
-        systemd::reloading();
+impl Service for Control {
+    async fn figures(&self) -> Option<String> {
+        self.status().await.map(metrics::text)
+    }
+
+    /// While the serving threads answer.
+    async fn is_well(&self) -> bool {
+        let answers = self.status().await.is_some();
+        if !answers {
+            tracing::error!("the serving threads do not answer");
+        }
+        answers
+    }
+}
+
+async fn reload_each(daemon: Arc<dyn Daemon>, source: Source, mut reloads: Reloads<Response>) {
+    while let Some(order) = reloads.next().await {
         let (daemon, source) = (daemon.clone(), source.clone());
         let reloaded = tokio::task::spawn_blocking(move || reload(&*daemon, &source));
         let response = reloaded.await.unwrap_or_else(|_| Response::failed("the reload broke off"));
-        systemd::ready();
         match &response {
             Response::Error { message, .. } => {
                 tracing::error!("not reloaded, the old configuration stays: {message}");
@@ -129,10 +96,7 @@ async fn reload_each(
             }
             Response::Status { .. } | Response::Stopped => {}
         }
-        if let Some(answer) = answer {
-            // A client that went away has its answer in the log.
-            let _ = answer.send(response);
-        }
+        order.over(response);
     }
 }
 

@@ -3,32 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Error;
 
+use corbel_daemon::metrics::{Figure, alone, families, page};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
 
 use super::Status;
 use super::status::{AoePort, Export};
 
-/// What the text is, for `Content-Type`.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// The text of a scrape.
 pub(super) fn text(status: Status) -> String {
-    let mut registry = Registry::with_prefix("corbel");
-    registry.register_collector(Box::new(Snapshot(status)));
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("a string takes any text");
-    text
+    page("corbel", Snapshot(status))
 }
 
 #[derive(Debug)]
 struct Snapshot(Status);
-
-/// One figure of every thing of a kind: name, help, and how to find it.
-type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 const EXPORT_COUNTERS: [Figure<Export>; 5] = [
     ("export_reads", "Reads that succeeded", |e| e.reads),
@@ -69,16 +58,12 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Self(status) = self;
         let encoder = &mut encoder;
-        for (kind, figures) in [(MetricType::Counter, &COUNTERS[..]), (MetricType::Gauge, &GAUGES)]
-        {
-            for (name, help, value) in figures {
-                figure(encoder.encode_descriptor(name, help, None, kind)?, kind, value(status))?;
-            }
-        }
-        let name = |e: &Export| ("export", e.name.clone());
+        alone(encoder, MetricType::Counter, status, &COUNTERS)?;
+        alone(encoder, MetricType::Gauge, status, &GAUGES)?;
+        let name = |e: &Export| vec![("export", e.name.clone())];
         families(encoder, MetricType::Counter, &status.exports, &EXPORT_COUNTERS, name)?;
         families(encoder, MetricType::Gauge, &status.exports, &EXPORT_GAUGES, name)?;
-        let name = |p: &AoePort| ("interface", p.interface.clone());
+        let name = |p: &AoePort| vec![("interface", p.interface.clone())];
         families(encoder, MetricType::Counter, &status.aoe_ports, &PORT_COUNTERS, name)?;
         families(encoder, MetricType::Gauge, &status.aoe_ports, &PORT_GAUGES, name)?;
         // By target, not by initiator: its name is whatever a stranger says it is.
@@ -88,35 +73,8 @@ impl Collector for Snapshot {
         }
         let sessions: Vec<_> = sessions.into_iter().collect();
         let figure: Figure<(&str, u64)> = ("sessions", "iSCSI sessions", |(_, count)| *count);
-        let name = |(target, _): &(&str, u64)| ("target", (*target).to_owned());
+        let name = |(target, _): &(&str, u64)| vec![("target", (*target).to_owned())];
         families(encoder, MetricType::Gauge, &sessions, &[figure], name)
-    }
-}
-
-fn families<T>(
-    encoder: &mut DescriptorEncoder<'_>,
-    kind: MetricType,
-    things: &[T],
-    figures: &[Figure<T>],
-    label: impl Fn(&T) -> (&'static str, String),
-) -> Result<(), Error> {
-    if things.is_empty() {
-        return Ok(());
-    }
-    for (name, help, value) in figures {
-        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-        for thing in things {
-            let value = value(thing);
-            figure(metric.encode_family(&[label(thing)])?, kind, value)?;
-        }
-    }
-    Ok(())
-}
-
-fn figure(mut metric: MetricEncoder<'_>, kind: MetricType, value: u64) -> Result<(), Error> {
-    match kind {
-        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
-        _ => metric.encode_gauge(&value),
     }
 }
 

@@ -6,23 +6,20 @@
 //! control.rs   what may be done to it, one thing at a time where that matters
 //! socket.rs    the control socket: who may, how much, how long
 //! protocol.rs  requests and responses, and the asking side
-//! signals.rs   SIGTERM, SIGINT, SIGHUP; what systemd hears
-//! metrics.rs   figures for Prometheus;  http.rs  the little HTTP that takes
+//! metrics.rs   figures for Prometheus
 //! status.rs    what is known of a running target, as stable JSON
 //! text.rs      the same for people
-//! limits.rs    what the system lets the process use
 //! ```
+//!
+//! The rest stands in `corbel_daemon`: signals, systemd, the little HTTP that a scrape takes.
 //!
 //! It runs on the main thread, on tokio; nothing here touches the data path. Whatever it asks of
 //! a [`Daemon`] runs on a thread of its own, so that signals are heard at all times.
 
 mod control;
-mod http;
-mod limits;
 mod metrics;
 mod protocol;
 mod run;
-mod signals;
 mod socket;
 pub mod status;
 #[cfg(test)]
@@ -31,7 +28,6 @@ mod text;
 
 use crate::config::Config;
 
-pub use limits::raise_limits;
 pub use protocol::{AskError, ErrorKind, Request, Response, ask};
 pub use run::{Plan, RunError, Source, run};
 pub use status::Status;

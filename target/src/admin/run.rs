@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corbel_daemon::http;
+use corbel_daemon::signals::{Signals, systemd};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Daemon;
 use super::control::Control;
-use super::http;
-use super::signals::{Signals, systemd};
 use super::socket::ControlSocket;
 use super::text::endpoint_lines;
 use crate::config::Config;
@@ -112,7 +112,7 @@ where
     tasks.iter().for_each(JoinHandle::abort);
     // Those who asked for the end may start the next one as soon as they are told.
     drop(socket);
-    control.ended().await;
+    control.orders().ended().await;
     tracing::info!("ended");
     result
 }
@@ -149,7 +149,7 @@ async fn serve(
         }
     };
     let end = async {
-        control.stop_asked().await;
+        control.orders().stop_asked().await;
         systemd::stopping();
         let ending = tokio::task::spawn_blocking(move || {
             daemon.stop();
@@ -166,7 +166,7 @@ async fn serve(
     };
     tokio::select! {
         result = end => result,
-        () = signals.serve(control) => {
+        () = signals.serve(control.orders()) => {
             Err(RunError("told twice to end; not everything was finished".into()))
         }
         () = clients => Err(RunError("the control socket broke".into())),

@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::control::Control;
-use super::metrics;
+use crate::metrics;
+use crate::service::Service;
 
 /// A request's largest head in bytes.
 const HEAD_BYTES_MAX: usize = 8192;
@@ -20,16 +20,16 @@ const CLIENTS_MAX: usize = 16;
 /// The whole of a conversation may take so long.
 const CLIENT_MAX: Duration = Duration::from_secs(20);
 
-/// Serves scrapes until dropped.
-pub(super) async fn serve(listener: TcpListener, control: Control) {
+/// Serves scrapes of `service` until dropped.
+pub async fn serve(listener: TcpListener, service: impl Service) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let control = control.clone();
+                let service = service.clone();
                 tokio::spawn(async move {
-                    let done = timeout(CLIENT_MAX, converse(stream, &control)).await;
+                    let done = timeout(CLIENT_MAX, converse(stream, &service)).await;
                     if let Ok(Err(error)) = done {
                         tracing::debug!(%error, "a scrape broke off");
                     }
@@ -44,12 +44,12 @@ pub(super) async fn serve(listener: TcpListener, control: Control) {
     }
 }
 
-async fn converse(mut stream: TcpStream, control: &Control) -> std::io::Result<()> {
+async fn converse(mut stream: TcpStream, service: &impl Service) -> std::io::Result<()> {
     let mut head = vec![0; HEAD_BYTES_MAX];
     let mut filled = 0;
     let answer = loop {
         if let Some(end) = head[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            break respond(&head[..end], control).await;
+            break respond(&head[..end], service).await;
         }
         if filled == head.len() {
             break answer("431 Request Header Fields Too Large", "text/plain", "too long\n", true);
@@ -64,7 +64,7 @@ async fn converse(mut stream: TcpStream, control: &Control) -> std::io::Result<(
     stream.shutdown().await
 }
 
-async fn respond(head: &[u8], control: &Control) -> Vec<u8> {
+async fn respond(head: &[u8], service: &impl Service) -> Vec<u8> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [method, path, version] = words[..] else {
@@ -81,8 +81,15 @@ async fn respond(head: &[u8], control: &Control) -> Vec<u8> {
     if path != b"/metrics" && path != b"/" {
         return answer("404 Not Found", "text/plain", "GET /metrics\n", with_body);
     }
-    let status = control.status(None).await;
-    answer("200 OK", metrics::CONTENT_TYPE, &metrics::text(status), with_body)
+    match service.figures().await {
+        Some(page) => answer("200 OK", metrics::CONTENT_TYPE, &page, with_body),
+        None => answer(
+            "503 Service Unavailable",
+            "text/plain",
+            "the serving threads do not answer\n",
+            with_body,
+        ),
+    }
 }
 
 fn answer(status: &str, kind: &str, body: &str, with_body: bool) -> Vec<u8> {

@@ -2,11 +2,11 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::control::Control;
+use crate::orders::Orders;
 
 /// SIGTERM and SIGINT (end), SIGHUP (read the configuration again).
 #[derive(Debug)]
-pub(super) struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -14,7 +14,10 @@ pub(super) struct Signals {
 
 impl Signals {
     /// From now on these signals do nothing by themselves.
-    pub(super) fn new() -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the system does not let the process hear them.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -23,7 +26,7 @@ impl Signals {
     }
 
     /// Comes back when the process is told to end.
-    pub(super) async fn end(&mut self) {
+    pub async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -31,14 +34,14 @@ impl Signals {
     }
 
     /// Hands signals on. The first that ends begins the end; the second comes back.
-    pub(super) async fn serve(&mut self, control: &Control) {
+    pub async fn serve<R: Send>(&mut self, orders: &Orders<R>) {
         let mut ending = false;
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.hangup.recv() => {
-                    control.reload();
+                    orders.reload();
                     continue;
                 }
             }
@@ -47,16 +50,18 @@ impl Signals {
             }
             ending = true;
             tracing::info!("told to end; finishing what is in flight. Again: end at once");
-            control.stop();
+            orders.stop();
         }
     }
 }
 
 /// What systemd is told, if it wants to hear.
-pub(super) mod systemd {
+pub mod systemd {
     use std::time::Duration;
 
     use sd_notify::NotifyState;
+
+    use crate::service::Service;
 
     fn tell(states: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(states) {
@@ -64,24 +69,26 @@ pub(super) mod systemd {
         }
     }
 
-    pub(in super::super) fn ready() {
+    /// It serves; or goes on as before, once a reload is over.
+    pub fn ready() {
         tell(&[NotifyState::Ready]);
     }
 
-    pub(in super::super) fn reloading() {
+    /// It reads its configuration again.
+    pub fn reloading() {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
             Err(error) => tracing::warn!(%error, "the service manager was not told"),
         }
     }
 
-    pub(in super::super) fn stopping() {
+    /// It ends.
+    pub fn stopping() {
         tell(&[NotifyState::Stopping]);
     }
 
-    /// Tells the watchdog twice in its time that the control plane lives. Devices that do not
-    /// answer are no reason to end all others: their state outlives no restart either.
-    pub(in super::super) async fn watchdog() {
+    /// Tells the watchdog twice in its time that all is well, but only while it is.
+    pub async fn watchdog(service: impl Service) {
         let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO)
         else {
             return;
@@ -90,7 +97,9 @@ pub(super) mod systemd {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            tell(&[NotifyState::Watchdog]);
+            if service.is_well().await {
+                tell(&[NotifyState::Watchdog]);
+            }
         }
     }
 }
