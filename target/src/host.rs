@@ -47,6 +47,21 @@ pub enum BlockOp<B> {
         /// Deallocate if that gives zeros.
         unmap: bool,
     },
+    /// Tell whether the store holds something at `offset`, and how far that goes. Completes with an
+    /// [`Extent`], or fails with [`BlockError::Unsupported`] where the store cannot tell.
+    Status {
+        /// First byte on the store.
+        offset: u64,
+    },
+}
+
+/// How the store's bytes are from where [`BlockOp::Status`] asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes that are alike, at least one.
+    pub len: u64,
+    /// The store holds them; otherwise they read as zeros and take no room.
+    pub mapped: bool,
 }
 
 /// Why block I/O failed: what is worth telling a client apart.

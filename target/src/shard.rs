@@ -10,7 +10,7 @@ use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::time::{Duration, Instant};
 
 use crate::aoe::{AoeServer, PortId};
-use crate::host::{BlockError, BlockToken, Host, Message};
+use crate::host::{BlockError, BlockToken, Extent, Host, Message};
 use crate::iscsi::model::Targets;
 use crate::iscsi::server::{ConnId, Context, IscsiServer, Refusal};
 use crate::scsi::LogicalUnit;
@@ -96,6 +96,17 @@ impl<B: Buffer> Shard<B> {
         data: Option<Slice<B>>,
     ) {
         self.engine.block_done(host, token, result, data);
+        self.settle(host);
+    }
+
+    /// A store told what it holds, as [`BlockOp::Status`](crate::host::BlockOp::Status) asked.
+    pub fn status_done<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        token: BlockToken,
+        extent: Extent,
+    ) {
+        self.engine.status_done(host, token, extent);
         self.settle(host);
     }
 

@@ -5,7 +5,7 @@
 # usage: conformance.sh [--update]     (--update writes today's results into conformance.txt)
 . "$(dirname "$0")/lib.sh"
 list=$TESTS/interop/conformance.txt
-# Four units of one target: an ordinary disk, and what takes another kind of unit to be tested.
+# Five units of one target: an ordinary disk, and what takes another kind of unit to be tested.
 suites="Read6 Read10 Read12 Read16 ReadCapacity10 ReadCapacity16 Write10 Write12 Write16
  Inquiry ModeSense6 TestUnitReady Mandatory ReportSupportedOpcodes StartStopUnit
  Verify10 Verify12 Verify16 WriteVerify10 WriteVerify12 WriteVerify16 WriteSame10 WriteSame16
@@ -13,6 +13,7 @@ suites="Read6 Read10 Read12 Read16 ReadCapacity10 ReadCapacity16 Write10 Write12
  iSCSIcmdsn iSCSIdatasn iSCSIResiduals iSCSITMF
  thin/Inquiry thin/Unmap thin/GetLBAStatus thin/WriteSame10 thin/WriteSame16 thin/CompareAndWrite
  thin/ReadCapacity16
+ memory/WriteAtomic16 WriteAtomic16 memory/GetLBAStatus
  removable/NoMedia removable/TestUnitReady removable/StartStopUnit removable/PreventAllow
  read-only/ReadOnly"
 
@@ -28,6 +29,7 @@ lun_of() { # NAME
     thin) echo $((LUN + 1)) ;;
     removable) echo $((LUN + 2)) ;;
     read-only) echo $((LUN + 3)) ;;
+    memory) echo $((LUN + 4)) ;;
     *) echo "$LUN" ;;
   esac
 }
@@ -35,8 +37,16 @@ config <<TOML
 $(daemon_section)
 $(unit disk "")
 $(unit thin "thin = true")
-$(unit removable "removable = true")
-$(unit read-only "read_only = true")
+$(unit removable "removable = true
+thin = true")
+$(unit read-only "read_only = true
+thin = true")
+
+[[export]]
+name = "memory"
+path = "mem:64MiB"
+thin = true
+iscsi = [{ target = "$IQN", lun = $(lun_of memory) }]
 
 [[target]]
 name = "$IQN"

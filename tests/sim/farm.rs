@@ -48,6 +48,7 @@ pub fn volatile_volume(sectors: usize) -> Arc<Volume> {
         discard_granularity_bytes: 512,
         discard_zeroes: true,
         rotational: false,
+        atomic_bytes: 0,
     };
     let identity = Identity::from_source("simulated");
     let bytes = (sectors * SECTOR_BYTES) as u64;

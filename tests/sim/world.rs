@@ -286,6 +286,10 @@ impl World {
                 Some(data)
             }
             BlockOp::Flush => None,
+            BlockOp::Status { .. } => {
+                result = Err(BlockError::Unsupported);
+                None
+            }
             BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => {
                 let zeros = vec![0; usize::try_from(len).expect("a small disk")];
                 write = Some(disk.write(offset, &zeros));

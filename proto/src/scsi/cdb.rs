@@ -101,6 +101,17 @@ pub struct ReportOpcodes {
     pub allocation: u32,
 }
 
+/// READ DEFECT DATA (SBC-3 5.17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadDefects {
+    /// The 12-byte command, which has the longer header.
+    pub twelve: bool,
+    /// REQ_PLIST, REQ_GLIST and DEFECT LIST FORMAT, as they stand in a byte of the answer.
+    pub lists: u8,
+    /// ALLOCATION LENGTH.
+    pub allocation: u32,
+}
+
 /// A command, parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the commands are the standard's; fields are documented")]
@@ -130,6 +141,13 @@ pub enum Command {
         /// ALLOCATION LENGTH.
         allocation: u32,
     },
+    GetLbaStatus {
+        /// STARTING LOGICAL BLOCK ADDRESS.
+        lba: u64,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
+    ReadDefects(ReadDefects),
     ModeSense(ModeSense),
     ModeSelect(ModeSelect),
     Read {
@@ -149,6 +167,15 @@ pub enum Command {
         extent: Extent,
         /// What is compared after the write.
         check: ByteCheck,
+    },
+    /// All of it or nothing is on the medium, whatever happens meanwhile (SBC-4 5.56).
+    WriteAtomic {
+        /// Where.
+        extent: Extent,
+        /// FUA.
+        fua: bool,
+        /// ATOMIC BOUNDARY: parts of this many blocks may be atomic each; 0 is the whole.
+        boundary: u16,
     },
     OrWrite {
         /// Where.
@@ -213,6 +240,9 @@ pub fn parse(cdb: &[u8]) -> Result<(Command, Class), Sense> {
     }
     Ok((cdb.command()?, op.class))
 }
+
+/// Service action of SERVICE ACTION IN(16).
+const GET_LBA_STATUS: u8 = 0x12;
 
 /// Normal ACA in the CONTROL byte (SAM-5 5.2): not offered in INQUIRY, so refused.
 const NACA: u8 = 0x04;
@@ -301,6 +331,7 @@ impl Cdb {
             0x35 | 0x91 => {
                 Command::SynchronizeCache { extent: self.extent(), immediate: self.bit(1, 1) }
             }
+            0x37 | 0xb7 => Command::ReadDefects(self.read_defects()),
             0x41 | 0x93 => Command::WriteSame(self.unprotected()?.write_same()),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
             0x89 => {
@@ -309,6 +340,14 @@ impl Cdb {
                 Command::CompareAndWrite { extent, fua }
             }
             0x8b => Command::OrWrite { extent: self.unprotected()?.extent(), fua },
+            0x9c => {
+                let blocks = u32::from(self.unprotected()?.u16(12));
+                let extent = Extent { lba: self.u64(2), blocks, count_at: 12 };
+                Command::WriteAtomic { extent, fua, boundary: self.u16(10) }
+            }
+            0x9e if self.0[1] & 0x1f == GET_LBA_STATUS => {
+                Command::GetLbaStatus { lba: self.u64(2), allocation: self.u32(10) }
+            }
             0x9e => Command::ReadCapacity16 { allocation: self.u32(10) },
             0xa0 => Command::ReportLuns { select: self.0[2], allocation: self.u32(6) },
             0xa3 => Command::ReportOpcodes(self.report_opcodes()),
@@ -345,6 +384,15 @@ impl Cdb {
             page_format: self.bit(1, 4),
             save: self.bit(1, 0),
             len: if ten { self.u16(7) } else { u16::from(self.0[4]) },
+        }
+    }
+
+    fn read_defects(&self) -> ReadDefects {
+        let twelve = self.0[0] == 0xb7;
+        ReadDefects {
+            twelve,
+            lists: self.0[if twelve { 1 } else { 2 }] & 0x1f,
+            allocation: if twelve { self.u32(6) } else { u32::from(self.u16(7)) },
         }
     }
 

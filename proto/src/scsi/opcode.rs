@@ -102,6 +102,7 @@ pub const OPCODES: &[Opcode] = {
         op("VERIFY(10)", Read, &[0x2f, 0xf6, F, F, F, F, 0, F, F, 0]),
         op("PRE-FETCH(10)", Read, &[0x34, 0x02, F, F, F, F, 0, F, F, 0]),
         op("SYNCHRONIZE CACHE(10)", Flush, &[0x35, 0x02, F, F, F, F, 0, F, F, 0]),
+        op("READ DEFECT DATA(10)", Read, &[0x37, 0, 0x1f, 0, 0, 0, 0, F, F, 0]),
         op("WRITE SAME(10)", Write, &[0x41, 0xf8, F, F, F, F, 0, F, F, 0]),
         op("UNMAP", Write, &[0x42, 0x01, 0, 0, 0, 0, 0, F, F, 0]),
         op("MODE SELECT(10)", Configure, &[0x55, 0x11, 0, 0, 0, 0, 0, F, F, 0]),
@@ -116,8 +117,11 @@ pub const OPCODES: &[Opcode] = {
         op("SYNCHRONIZE CACHE(16)", Flush,
             &[0x91, 0x02, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0]),
         op("WRITE SAME(16)", Write, &[0x93, 0xf9, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0]),
+        op("WRITE ATOMIC(16)", Write, &[0x9c, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0]),
         action("READ CAPACITY(16)", 0x10, Medium,
             &[0x9e, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0, F, F, F, F, 0, 0]),
+        action("GET LBA STATUS(16)", 0x12, Read,
+            &[0x9e, 0x1f, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0]),
         op("REPORT LUNS", Identify, &[0xa0, 0, F, 0, 0, 0, F, F, F, F, 0, 0]),
         action("REPORT SUPPORTED OPERATION CODES", 0x0c, Inspect,
             &[0xa3, 0x1f, 0x87, F, F, F, F, F, F, F, 0, 0]),
@@ -125,6 +129,7 @@ pub const OPCODES: &[Opcode] = {
         op("WRITE(12)", Write, &[0xaa, 0xf8, F, F, F, F, F, F, F, F, 0, 0]),
         op("WRITE AND VERIFY(12)", Write, &[0xae, 0xf2, F, F, F, F, F, F, F, F, 0, 0]),
         op("VERIFY(12)", Read, &[0xaf, 0xf6, F, F, F, F, F, F, F, F, 0, 0]),
+        op("READ DEFECT DATA(12)", Read, &[0xb7, 0x1f, F, F, F, F, F, F, F, F, 0, 0]),
     ]
 };
 

@@ -170,6 +170,8 @@ pub struct BlockLimits {
     pub unmap_granularity: u32,
     /// MAXIMUM WRITE SAME LENGTH.
     pub write_same_max: u64,
+    /// MAXIMUM ATOMIC TRANSFER LENGTH (SBC-4 6.6.4).
+    pub atomic_max: u32,
 }
 
 impl BlockLimits {
@@ -185,6 +187,7 @@ impl BlockLimits {
         out[20..24].copy_from_slice(&self.unmap_extents_max.to_be_bytes());
         out[24..28].copy_from_slice(&self.unmap_granularity.to_be_bytes());
         out[32..40].copy_from_slice(&self.write_same_max.to_be_bytes());
+        out[40..44].copy_from_slice(&self.atomic_max.to_be_bytes());
         out
     }
 
@@ -206,6 +209,9 @@ impl BlockLimits {
             limits.unmap_granularity = reader.u32()?;
             reader.u32()?; // UNMAP GRANULARITY ALIGNMENT
             limits.write_same_max = reader.u64()?;
+        }
+        if reader.left() >= 4 {
+            limits.atomic_max = reader.u32()?;
         }
         Ok(limits)
     }
@@ -299,6 +305,7 @@ mod tests {
             unmap_extents_max: 256,
             unmap_granularity: 8,
             write_same_max: 1 << 33,
+            atomic_max: 256,
         };
         assert_eq!(BlockLimits::parse(&limits.emit()), Ok(limits));
         let old = BlockLimits::parse(&limits.emit()[..12]).unwrap();

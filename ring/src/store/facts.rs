@@ -59,7 +59,7 @@ impl Facts {
             kind,
             size_bytes,
             logical_bytes: 512,
-            physical_bytes: 4096,
+            physical_bytes: 512,
             io_min_bytes: 0,
             io_opt_bytes: 0,
             rotational: false,

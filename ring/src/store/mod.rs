@@ -67,6 +67,34 @@ impl Store {
         }
     }
 
+    /// Whether there is anything stored at `offset`, and how many bytes from there on are alike.
+    /// Only image files can tell; what cannot tell has stored everything. May wait for the disk.
+    ///
+    /// # Errors
+    /// If the file could not be asked.
+    pub fn extent(&self, offset: u64) -> io::Result<(u64, bool)> {
+        use rustix::fs::{SeekFrom, seek};
+        use rustix::io::Errno;
+        let size = self.current_size()?;
+        let rest = size.checked_sub(offset).filter(|rest| *rest > 0);
+        let rest = rest.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (Backing::File { fd, .. }, Kind::ImageFile) = (&self.backing, self.facts.kind) else {
+            return Ok((rest, true));
+        };
+        match seek(fd, SeekFrom::Data(offset)) {
+            Ok(data) if data > offset => Ok(((data - offset).min(rest), false)),
+            Ok(_) => match seek(fd, SeekFrom::Hole(offset)) {
+                Ok(hole) if hole > offset => Ok(((hole - offset).min(rest), true)),
+                // It changed meanwhile.
+                Ok(_) | Err(Errno::NXIO) => Ok((1, true)),
+                Err(error) => Err(error.into()),
+            },
+            Err(Errno::NXIO) => Ok((rest, false)), // nothing but a hole up to the end
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((rest, true)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Where it was opened; `None` for stores that are not files.
     pub fn path(&self) -> Option<&std::path::Path> {
         match &self.backing {

@@ -93,6 +93,7 @@ fn slot(shelf: u16, number: u8, allow: Vec<Mac>) -> Arc<Slot> {
         discard_granularity_bytes: 0,
         discard_zeroes: false,
         rotational: false,
+        atomic_bytes: 0,
     };
     let identity = Identity::from_source("test");
     let options = volume::Options::default();

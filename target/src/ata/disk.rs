@@ -291,7 +291,7 @@ impl Pending {
             (Outcome::Failed(BlockError::Gone), _) => Fault::DeviceFault,
             (Outcome::Failed(BlockError::NoSpace | BlockError::Unsupported), _)
             | (Outcome::Cancelled | Outcome::Miscompare(_), _)
-            | (Outcome::Data(_) | Outcome::Done, _) => Fault::Aborted,
+            | (Outcome::Data(_) | Outcome::Extents(_) | Outcome::Done, _) => Fault::Aborted,
         };
         let registers = self.registers.failed(fault);
         Finished { registers, data: Segments::new(), fault: Some(fault) }

@@ -23,6 +23,7 @@ fn facts(block_bytes: u32) -> Facts {
         discard_granularity_bytes: 4096,
         discard_zeroes: true,
         rotational: false,
+        atomic_bytes: 0,
     }
 }
 

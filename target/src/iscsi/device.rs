@@ -33,6 +33,8 @@ pub struct Ask<'a> {
     pub cdb: &'a [u8],
     /// Task attribute.
     pub attribute: Attribute,
+    /// Bytes of write data that the initiator announced.
+    pub announced: u64,
     /// The way it was reached by.
     pub view: View<'a>,
 }

@@ -106,7 +106,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
     }
 
     fn begin(&self, nexus: &mut Nexus, ask: &Ask<'_>) -> Next<B, Work> {
-        let plan = nexus.begin(&scsi_view(&ask.view), ask.cdb);
+        let plan = nexus.begin_with(&scsi_view(&ask.view), ask.cdb, ask.announced);
         next(self, plan, 0)
     }
 
@@ -143,9 +143,16 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         };
         let done = self.finish(&media, outcome);
         let sense = done.sense.map(|sense| SmallVec::from_slice(sense.as_slice()));
-        let data = if done.data.is_empty() { DataIn::None } else { DataIn::Segments(done.data) };
         // A failed read gives nothing; a failed write took its data.
-        let wanted = if done.status == Status::Good { wanted } else { data_out };
+        let wanted = match done.status {
+            Status::Good => wanted.max(done.parameters.len() as u64),
+            _ => data_out,
+        };
+        let data = match (done.data.is_empty(), done.parameters.is_empty()) {
+            (false, _) => DataIn::Segments(done.data),
+            (_, false) => done.parameters.into(),
+            _ => DataIn::None,
+        };
         Response { status: done.status as u8, sense: sense.unwrap_or_default(), data, wanted }
     }
 
@@ -210,6 +217,7 @@ mod tests {
             discard_granularity_bytes: 512,
             discard_zeroes: true,
             rotational: false,
+            atomic_bytes: 0,
         };
         let options = Options { thin: true, ..Options::default() };
         let identity = Identity::from_source("t");
@@ -218,7 +226,17 @@ mod tests {
     }
 
     fn begin(unit: &Arc<LogicalUnit>, nexus: &mut Nexus, cdb: &[u8; 16]) -> Next<HeapBuffer, Work> {
-        let ask = Ask { cdb, attribute: Attribute::Simple, view: VIEW };
+        begin_with(unit, nexus, cdb, 1024)
+    }
+
+    fn begin_with(
+        unit: &Arc<LogicalUnit>,
+        nexus: &mut Nexus,
+        cdb: &[u8; 16],
+        announced: usize,
+    ) -> Next<HeapBuffer, Work> {
+        let announced = announced as u64;
+        let ask = Ask { cdb, attribute: Attribute::Simple, announced, view: VIEW };
         unit.begin(nexus, &ask)
     }
 
@@ -261,7 +279,7 @@ mod tests {
         let unit = unit();
         let mut nexus = fresh(&unit);
         begin(&unit, &mut nexus, &[0; 16]);
-        let Next::Gather(_, work) = begin(&unit, &mut nexus, cdb) else {
+        let Next::Gather(_, work) = begin_with(&unit, &mut nexus, cdb, announced) else {
             panic!("data is wanted");
         };
         unit.data(&mut nexus, &VIEW, work, payload(announced))
@@ -284,15 +302,35 @@ mod tests {
 
     #[test]
     fn part_of_a_block_or_of_anything_but_a_write_reaches_no_medium() {
-        let compare_and_write = cdb(&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         let write_same = cdb(&[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         let write = cdb(&WRITE_TWO_BLOCKS);
-        for (cdb, announced) in
-            [(write, 200), (write, 712), (compare_and_write, 512), (write_same, 0)]
-        {
+        for (cdb, announced) in [(write, 200), (write, 712), (write_same, 0)] {
             let Next::Answer(answer) = with_data(&cdb, announced) else { panic!("{cdb:02x?}") };
             assert_eq!((answer.status, answer.sense[2] & 0xf), (2, 5));
             assert_eq!((answer.sense[12], answer.sense[13]), (0x0e, 3));
+        }
+    }
+
+    /// libiscsi says 256 blocks in a count of one byte, and expects to be told.
+    #[test]
+    fn compare_and_write_and_write_same_of_another_length_than_announced_are_refused_at_once() {
+        let caw = |blocks| cdb(&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, blocks]);
+        let same = cdb(&[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let no_data = cdb(&[0x93, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        for (cdb, announced, asc) in [
+            (caw(0), 512 * 512, 0x24),
+            (caw(1), 512, 0x24),
+            (caw(1), 2048, 0x24),
+            (same, 1024, 0x0e),
+            (no_data, 512, 0x0e),
+        ] {
+            let unit = unit();
+            let mut nexus = fresh(&unit);
+            begin(&unit, &mut nexus, &[0; 16]);
+            let Next::Answer(answer) = begin_with(&unit, &mut nexus, &cdb, announced) else {
+                panic!("{cdb:02x?} with {announced} bytes")
+            };
+            assert_eq!((answer.status, answer.sense[2] & 0xf, answer.sense[12]), (2, 5, asc));
         }
     }
 
@@ -331,7 +369,7 @@ mod tests {
             if let Next::Submit(_, work) = step {
                 let _: Response<HeapBuffer> = unit.outcome(work, Outcome::Done);
             }
-            let ask = Ask { cdb: &cdb, attribute: Attribute::Simple, view: VIEW };
+            let ask = Ask { cdb: &cdb, attribute: Attribute::Simple, announced: 0, view: VIEW };
             let missing = <LogicalUnit as Device<HeapBuffer>>::missing(&ask);
             prop_assert!(missing.sense.len() <= 252);
         }

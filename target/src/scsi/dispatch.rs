@@ -4,11 +4,11 @@ use corbel_proto::scsi::opcode::{Class, Opcode};
 use corbel_proto::scsi::{Command, Condition, Sense, cdb};
 
 use super::commands::{
-    capacity, inquiry, mode, opcodes, report_luns, request_sense, rw, start_stop, sync, unmap,
-    write_same,
+    capacity, defects, inquiry, lba_status, mode, opcodes, report_luns, request_sense, rw,
+    start_stop, sync, unmap, write_same,
 };
 use super::plan::ParameterKind;
-use super::{LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
+use super::{Action, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
 
 impl Nexus {
     /// Plans the command in `cdb` (6 to 16 bytes, more are ignored).
@@ -20,6 +20,16 @@ impl Nexus {
         match self.plan(view, cdb) {
             Ok(plan) => plan,
             Err(sense) => self.refuse(sense),
+        }
+    }
+
+    /// Plans the command in `cdb`, with which the initiator announced `announced` bytes of data.
+    pub fn begin_with(&mut self, view: &View<'_>, cdb: &[u8], announced: u64) -> Plan {
+        let plan = self.begin(view, cdb);
+        let refused = matches!(&plan.action, Action::Respond(reply) if reply.sense.is_some());
+        match rw::misfit(cdb, plan.data_out, announced) {
+            Some(sense) if !refused => self.refuse(sense),
+            _ => plan,
         }
     }
 
@@ -64,7 +74,12 @@ impl Nexus {
             Command::OrWrite { extent, fua } => rw::or_write(lu, extent, fua),
             Command::CompareAndWrite { extent, fua } => rw::compare_and_write(lu, extent, fua),
             Command::Verify { extent, check } => rw::verify(lu, extent, check),
-            Command::WriteAndVerify { .. } => Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
+            Command::WriteAndVerify { extent, check } => rw::write_and_verify(lu, extent, check),
+            Command::WriteAtomic { extent, fua, boundary } => {
+                rw::write_atomic(lu, extent, fua, boundary)
+            }
+            Command::GetLbaStatus { lba, allocation } => lba_status::plan(lu, lba, allocation),
+            Command::ReadDefects(command) => Ok(defects::plan(&command)),
             Command::PreFetch { extent } => sync::pre_fetch(lu, extent),
             Command::SynchronizeCache { .. } if lost => Err(Condition::WRITE_ERROR.into()),
             Command::SynchronizeCache { extent, immediate } => sync::plan(lu, extent, immediate),

@@ -7,11 +7,12 @@ use crate::volume::Volume;
 /// Payload of one command. Bounds what a session can pin; larger transfers gain nothing.
 pub const TRANSFER_BYTES_MAX: u64 = 4 << 20;
 
-/// Range of one WRITE SAME. It holds its range lock while it runs, so readers wait for it.
-pub const WRITE_SAME_BYTES_MAX: u64 = 256 << 20;
+/// Range of one WRITE SAME. It holds its range lock while it runs, so readers wait for it. As many
+/// blocks as the 10-byte command can say.
+pub const WRITE_SAME_BLOCKS_MAX: u64 = 65_535;
 
-/// Sum of the ranges of one UNMAP.
-pub const UNMAP_BYTES_MAX: u64 = 4 << 30;
+/// Sum of the ranges of one UNMAP, in blocks.
+pub const UNMAP_BLOCKS_MAX: u32 = 1 << 20;
 
 /// Ranges in one UNMAP: a parameter list of 4104 bytes.
 pub const UNMAP_EXTENTS_MAX: usize = 256;
@@ -21,7 +22,7 @@ const COMPARE_AND_WRITE_BLOCKS_MAX: u8 = u8::MAX;
 
 /// True if the unit is thinly provisioned: the operator wants it and the store can do it.
 pub fn thin(volume: &Volume) -> bool {
-    volume.options.thin && volume.facts.discard && !volume.options.read_only
+    volume.options.thin && volume.facts.discard
 }
 
 /// VPD page B0 of `volume`.
@@ -34,16 +35,17 @@ pub fn block_limits(volume: &Volume) -> BlockLimits {
     let optimal = u64::from(facts.optimal_bytes);
     let optimal = if optimal <= TRANSFER_BYTES_MAX { optimal } else { 0 };
     let mut limits = BlockLimits {
-        write_same_nonzero: true,
+        write_same_nonzero: thin(volume),
         compare_and_write_max: COMPARE_AND_WRITE_BLOCKS_MAX,
         granularity: u16::try_from(blocks(u64::from(granularity))).unwrap_or(0),
         transfer_max: blocks(TRANSFER_BYTES_MAX),
         transfer_optimal: blocks(optimal),
-        write_same_max: WRITE_SAME_BYTES_MAX / block,
+        write_same_max: WRITE_SAME_BLOCKS_MAX,
+        atomic_max: blocks(u64::from(facts.atomic_bytes)),
         ..BlockLimits::default()
     };
     if thin(volume) {
-        limits.unmap_blocks_max = blocks(UNMAP_BYTES_MAX);
+        limits.unmap_blocks_max = UNMAP_BLOCKS_MAX;
         limits.unmap_extents_max = u32::try_from(UNMAP_EXTENTS_MAX).expect("a few hundred");
         limits.unmap_granularity = blocks(u64::from(facts.discard_granularity_bytes));
     }

@@ -6,6 +6,7 @@ use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::scsi::{Condition, Sense, SenseBytes, Status};
 
 use super::LogicalUnit;
+use super::commands::lba_status;
 use crate::host::BlockError;
 use crate::volume::request::segments_bytes;
 use crate::volume::{Kind, Outcome, Request, Segments};
@@ -39,6 +40,16 @@ pub(super) enum MediaKind {
         offset: u64,
         len: u64,
     },
+    WriteAndVerify {
+        offset: u64,
+        len: u64,
+        compare: bool,
+    },
+    /// GET LBA STATUS from `offset` on; `allocation` bytes are wanted.
+    Status {
+        offset: u64,
+        allocation: u32,
+    },
     /// With `len` bytes of payload, one block of it, or none.
     Verify {
         offset: u64,
@@ -64,6 +75,8 @@ pub struct Completion<B> {
     pub sense: Option<SenseBytes>,
     /// What was read; empty if the command reads nothing or failed.
     pub data: Segments<B>,
+    /// Parameter data made of what the medium told; empty for all other commands.
+    pub parameters: Vec<u8>,
 }
 
 impl MediaPlan {
@@ -75,7 +88,9 @@ impl MediaPlan {
     /// it can be if they are whole blocks. Then nothing behind them is written.
     pub fn shorten(&mut self, bytes: u64, block_bytes: u32) -> bool {
         match &mut self.kind {
-            MediaKind::Write { len, .. } if bytes.is_multiple_of(u64::from(block_bytes)) => {
+            MediaKind::Write { len, .. } | MediaKind::WriteAndVerify { len, .. }
+                if bytes.is_multiple_of(u64::from(block_bytes)) =>
+            {
                 *len = bytes.min(*len);
                 true
             }
@@ -100,6 +115,13 @@ impl LogicalUnit {
             MediaKind::Read { offset, len } => Kind::Read { offset: *offset, len: *len },
             MediaKind::Write { offset, .. } => Kind::Write { offset: *offset, data },
             MediaKind::Or { offset, .. } => Kind::Or { offset: *offset, data },
+            MediaKind::WriteAndVerify { offset, compare, .. } => {
+                Kind::WriteAndVerify { offset: *offset, data, compare: *compare }
+            }
+            MediaKind::Status { offset, allocation } => {
+                let extents_max = lba_status::descriptors(*allocation);
+                Kind::Status { offset: *offset, extents_max }
+            }
             MediaKind::CompareAndWrite { offset, len } => {
                 let (expected, new) = split(data, *len);
                 Kind::CompareAndWrite { offset: *offset, expected, new }
@@ -130,6 +152,10 @@ impl LogicalUnit {
         let sense = match outcome {
             Outcome::Done => return Completion::good(Segments::new()),
             Outcome::Data(data) => return Completion::good(data),
+            Outcome::Extents(extents) => {
+                let parameters = lba_status::answer(self, &media.kind, &extents);
+                return Completion { parameters, ..Completion::good(Segments::new()) };
+            }
             Outcome::Miscompare(offset) => {
                 Sense::from(Condition::MISCOMPARE_DURING_VERIFY_OPERATION).with_information(offset)
             }
@@ -140,13 +166,14 @@ impl LogicalUnit {
             status: Status::CheckCondition,
             sense: Some(sense.encode(self.descriptor_sense())),
             data: Segments::new(),
+            parameters: Vec::new(),
         }
     }
 }
 
 impl<B> Completion<B> {
     fn good(data: Segments<B>) -> Self {
-        Self { status: Status::Good, sense: None, data }
+        Self { status: Status::Good, sense: None, data, parameters: Vec::new() }
     }
 }
 
@@ -155,9 +182,10 @@ impl MediaPlan {
     /// application; NOT READY sends a multipath initiator to another path.
     fn failure(&self, error: BlockError) -> Condition {
         match (error, &self.kind) {
-            (BlockError::Medium, MediaKind::Read { .. } | MediaKind::Verify { .. }) => {
-                Condition::UNRECOVERED_READ_ERROR
-            }
+            (
+                BlockError::Medium,
+                MediaKind::Read { .. } | MediaKind::Verify { .. } | MediaKind::Status { .. },
+            ) => Condition::UNRECOVERED_READ_ERROR,
             (BlockError::Medium, _) => Condition::WRITE_ERROR,
             (BlockError::NoSpace, _) => Condition::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
             (BlockError::Unsupported, _) => Condition::INTERNAL_TARGET_FAILURE,
@@ -169,11 +197,17 @@ impl MediaPlan {
 impl MediaKind {
     fn payload_bytes(&self, block: u64) -> u64 {
         match self {
-            Self::Write { len, .. } | Self::Or { len, .. } => *len,
+            Self::Write { len, .. } | Self::Or { len, .. } | Self::WriteAndVerify { len, .. } => {
+                *len
+            }
             Self::CompareAndWrite { len, .. } => 2 * len,
             Self::Verify { payload, .. } => *payload,
             Self::WriteSame { payload: true, .. } => block,
-            Self::Read { .. } | Self::WriteSame { .. } | Self::Flush | Self::Discard(_) => 0,
+            Self::Read { .. }
+            | Self::WriteSame { .. }
+            | Self::Flush
+            | Self::Discard(_)
+            | Self::Status { .. } => 0,
         }
     }
 }

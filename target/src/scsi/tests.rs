@@ -11,6 +11,8 @@ use super::*;
 use crate::host::BlockError;
 use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 
+mod medium;
+
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],
     luns_generation: 0,
@@ -31,6 +33,7 @@ fn nexus(options: Options) -> Nexus {
         discard_granularity_bytes: 4096,
         discard_zeroes: true,
         rotational: false,
+        atomic_bytes: 0,
     };
     let identity = Identity::from_source("test");
     let volume = Volume::new(VolumeId(1), "v".into(), identity, facts, options, 1000 * 4096);

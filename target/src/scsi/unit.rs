@@ -29,8 +29,7 @@ pub struct LogicalUnit {
 #[repr(u8)]
 pub(super) enum Medium {
     Started = 0,
-    Stopped = 1,
-    Ejected = 2,
+    Ejected = 1,
 }
 
 impl LogicalUnit {
@@ -68,9 +67,6 @@ impl LogicalUnit {
     pub fn reset(&self) {
         self.store(&self.default_parameters());
         self.prevents.store(0, Ordering::Release);
-        let (stopped, started) = (Medium::Stopped as u8, Medium::Started as u8);
-        // Fails if it was not stopped, which is fine.
-        let _ = self.medium.compare_exchange(stopped, started, Ordering::AcqRel, Ordering::Relaxed);
         self.reset_generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -127,9 +123,6 @@ impl LogicalUnit {
     pub(super) fn unready(&self) -> Option<Sense> {
         match self.medium.load(Ordering::Acquire) {
             m if m == Medium::Ejected as u8 => Some(Condition::MEDIUM_NOT_PRESENT.into()),
-            m if m == Medium::Stopped as u8 => {
-                Some(Condition::INITIALIZING_COMMAND_REQUIRED.into())
-            }
             _ if self.volume.blocks() == 0 => Some(Condition::CAUSE_NOT_REPORTABLE.into()),
             _ => None,
         }

@@ -4,12 +4,22 @@ use std::sync::Arc;
 
 use corbel_proto::memory::Slice;
 use corbel_proto::time::Instant;
-use corbel_ring::{Arena, Buf, Failure, FailureKind, File, Hole, Op, Reactor};
+use corbel_ring::{Arena, Buf, Failure, FailureKind, File, Hole, Op, Reactor, Store};
 
 use super::letter::{Letter, Mailboxes};
 use super::state::StateWriter;
+use super::survey::Surveyor;
 use crate::host::{BlockError, BlockOp, BlockToken, Host, Message, ShardId};
 use crate::volume::VolumeId;
+
+/// A volume's store, attached to the ring.
+#[derive(Debug, Clone)]
+pub(super) struct Backing {
+    pub(super) store: Arc<Store>,
+    pub(super) file: File,
+    /// First byte that is the volume's.
+    pub(super) base: u64,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -19,9 +29,10 @@ pub(super) struct RingHost {
     pub(super) now: Instant,
     shard: ShardId,
     /// Backing stores by volume number, and the first byte that is the volume's.
-    stores: Vec<Option<(File, u64)>>,
+    stores: Vec<Option<Backing>>,
     mailboxes: Arc<Mailboxes>,
     state: StateWriter,
+    surveyor: Surveyor,
     /// Operations on stores that are gone; they complete in the next turn.
     refused: Vec<(BlockToken, Option<Slice<Buf>>)>,
 }
@@ -32,6 +43,7 @@ impl RingHost {
         shard: ShardId,
         mailboxes: Arc<Mailboxes>,
         state: StateWriter,
+        surveyor: Surveyor,
     ) -> Self {
         let arena = reactor.arena();
         Self {
@@ -42,18 +54,19 @@ impl RingHost {
             stores: Vec::new(),
             mailboxes,
             state,
+            surveyor,
             refused: Vec::new(),
         }
     }
 
     /// Puts a store under a volume, or takes it away.
-    pub(super) fn set_store(&mut self, volume: VolumeId, store: Option<(File, u64)>) {
+    pub(super) fn set_store(&mut self, volume: VolumeId, store: Option<Backing>) {
         let index = volume.0 as usize;
         if self.stores.len() <= index {
             self.stores.resize(index + 1, None);
         }
-        if let Some((old, _)) = std::mem::replace(&mut self.stores[index], store) {
-            self.reactor.close(old);
+        if let Some(old) = std::mem::replace(&mut self.stores[index], store) {
+            self.reactor.close(old.file);
         }
     }
 
@@ -92,15 +105,15 @@ impl Host for RingHost {
     }
 
     fn block(&mut self, volume: VolumeId, op: BlockOp<Buf>, token: BlockToken) {
-        let store = self.stores.get(volume.0 as usize).copied().flatten();
-        let Some((file, base)) = store else {
+        let Some(Some(Backing { store, file, base })) = self.stores.get(volume.0 as usize) else {
             let data = match op {
                 BlockOp::Read { data, .. } | BlockOp::Write { data, .. } => Some(data),
-                BlockOp::Flush | BlockOp::Discard { .. } | BlockOp::Zero { .. } => None,
+                _ => None,
             };
             self.refused.push((token, data));
             return;
         };
+        let (file, base) = (*file, *base);
         let op = match op {
             BlockOp::Read { offset, data } => Op::Read { file, offset: base + offset, data },
             BlockOp::Write { offset, data } => {
@@ -113,6 +126,12 @@ impl Host for RingHost {
             BlockOp::Zero { offset, len, unmap } => {
                 let mode = if unmap { Hole::Punch } else { Hole::Zero };
                 Op::Fallocate { file, mode, offset: base + offset, len }
+            }
+            BlockOp::Status { offset } => {
+                let (mailboxes, shard) = (self.mailboxes.clone(), self.shard);
+                let answer = move |extent| mailboxes.send(shard, Letter::Extent { token, extent });
+                self.surveyor.ask(store.clone(), base + offset, answer);
+                return;
             }
         };
         self.reactor.submit(op, token.0);

@@ -8,7 +8,7 @@ use corbel_ring::{Sender, Store};
 use super::StartError;
 use super::report::ShardReport;
 use crate::aoe::{PortId, ShelfMap};
-use crate::host::{Message, ShardId};
+use crate::host::{BlockError, BlockToken, Extent, Message, ShardId};
 use crate::iscsi::model::Targets;
 use crate::scsi::LogicalUnit;
 use crate::volume::VolumeId;
@@ -34,6 +34,13 @@ pub(super) enum Letter {
         token: u64,
         /// Whether it is stable.
         kept: bool,
+    },
+    /// A store told what it holds.
+    Extent {
+        /// What the shard asked with.
+        token: BlockToken,
+        /// The answer.
+        extent: Result<Extent, BlockError>,
     },
     /// A backing store for a volume, and the first byte that is the volume's.
     Store(VolumeId, Arc<Store>, u64),

@@ -13,6 +13,7 @@
 //! targets.rs   configured targets to logical units
 //! status.rs    all of them together, for people and programs
 //! state.rs     small state files, replaced crash-safely
+//! survey.rs    what image files hold
 //! ```
 //!
 //! No decision about a protocol is made here, and nothing here waits for a disk: a device that
@@ -26,6 +27,7 @@ mod report;
 mod state;
 mod status;
 mod streams;
+mod survey;
 mod targets;
 mod volumes;
 mod worker;
@@ -44,6 +46,7 @@ use self::host::RingHost;
 use self::letter::{Letter, Mailboxes};
 use self::plan::Planner;
 use self::state::StateWriter;
+use self::survey::Surveyor;
 use self::volumes::Volumes;
 use self::worker::Worker;
 use crate::aoe::AoeServer;
@@ -185,6 +188,7 @@ fn spawn(
         inboxes.push((waker, inbox));
     }
     let mailboxes = Arc::new(Mailboxes::new(senders));
+    let surveyor = Surveyor::spawn().map_err(system)?;
     let memory = config.daemon.limits.memory / u64::from(shards);
     let bytes_max = usize::try_from(memory).unwrap_or(usize::MAX);
     let ring = RingConfig { arena: ArenaConfig { bytes_max }, ..RingConfig::default() };
@@ -192,6 +196,7 @@ fn spawn(
     let mut threads = Vec::new();
     for (shard, (waker, inbox)) in (0..shards).zip(inboxes) {
         let (mailboxes, writer, registry) = (mailboxes.clone(), writer.clone(), registry.clone());
+        let surveyor = surveyor.clone();
         let (ready, settings) = (ready.clone(), plan::settings(config));
         let body = move || {
             let reactor = match Reactor::new(ring, waker) {
@@ -199,7 +204,7 @@ fn spawn(
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let _ = ready.send(Ok(reactor.report().clone()));
-            let host = RingHost::new(reactor, shard, mailboxes, writer);
+            let host = RingHost::new(reactor, shard, mailboxes, writer, surveyor);
             let iscsi = IscsiServer::new(settings.iscsi, registry, Arc::new(Targets::default()));
             let worker = Worker::new(host, AoeServer::new(settings.aoe), iscsi, inbox);
             if let Err(error) = worker.run() {

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corbel_ring::store::{Options as StoreOptions, Spec, Store};
+use corbel_ring::store::{Kind, Options as StoreOptions, Spec, Store};
 
 use super::StartError;
 use crate::config::{Backing, Direct, Export};
 use crate::volume::{Facts, Identity, Options, Volume, VolumeId};
+
+/// Longest atomic write that a store of memory is given out for.
+const ATOMIC_BYTES: u32 = 1 << 20;
 
 /// One export, open.
 #[derive(Debug)]
@@ -147,5 +150,7 @@ fn volume_facts(facts: &corbel_ring::store::Facts) -> Facts {
         discard_granularity_bytes: facts.discard_granularity_bytes,
         discard_zeroes: facts.discard_zeroes,
         rotational: facts.rotational,
+        // Memory is gone with the process, so no part of a write outlives it.
+        atomic_bytes: if facts.kind == Kind::Memory { ATOMIC_BYTES } else { 0 },
     }
 }

@@ -8,7 +8,7 @@ use corbel_proto::time::{Duration, Instant};
 use corbel_ring::{Buf, Completion, Event, Receiver};
 
 use super::StartError;
-use super::host::{RingHost, block_error};
+use super::host::{Backing, RingHost, block_error};
 use super::letter::{Letter, Plan};
 use super::ports::{Ports, Tags};
 use super::report::ShardReport;
@@ -196,9 +196,13 @@ impl Worker {
         match letter {
             Letter::Peer(message) => self.shard.message(&mut self.host, message),
             Letter::Persisted { token, kept } => self.shard.aoe.persisted(token, kept),
+            Letter::Extent { token, extent } => match extent {
+                Ok(extent) => self.shard.status_done(&mut self.host, token, extent),
+                Err(error) => self.shard.block_done(&mut self.host, token, Err(error), None),
+            },
             Letter::Store(volume, store, base) => {
-                let file = self.host.reactor.attach_store(store);
-                self.host.set_store(volume, Some((file, base)));
+                let file = self.host.reactor.attach_store(store.clone());
+                self.host.set_store(volume, Some(Backing { store, file, base }));
             }
             Letter::Forget(volume) => self.host.set_store(volume, None),
             Letter::Install(plan, answer) => {

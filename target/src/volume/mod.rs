@@ -39,6 +39,9 @@ pub struct Facts {
     pub discard_zeroes: bool,
     /// The device spins (medium rotation rate).
     pub rotational: bool,
+    /// Writes of at most this many bytes are there whole or not at all, whatever happens; 0 if the
+    /// device promises nothing.
+    pub atomic_bytes: u32,
 }
 
 /// How an export was configured.

@@ -9,7 +9,7 @@ use corbel_proto::memory::{Buffer, Slice};
 pub use corbel_proto::memory::Segments;
 
 use super::Volume;
-use crate::host::BlockError;
+use crate::host::{BlockError, Extent};
 
 /// Bytes in all pieces together.
 pub fn segments_bytes<B: Buffer>(segments: &[Slice<B>]) -> u64 {
@@ -82,6 +82,24 @@ pub enum Kind<B> {
         /// What must stand there.
         expected: Option<Segments<B>>,
     },
+    /// Write the payload, make it stable, read it back past the store's cache as far as the store
+    /// lets us, and compare it if that is wanted.
+    WriteAndVerify {
+        /// First byte.
+        offset: u64,
+        /// What to write.
+        data: Segments<B>,
+        /// Compare what was read back with it.
+        compare: bool,
+    },
+    /// Which blocks the store holds, from `offset` to the volume's end or until there are
+    /// `extents_max` extents, whatever comes first. Completes with [`Outcome::Extents`].
+    Status {
+        /// First byte.
+        offset: u64,
+        /// How many extents are wanted at most.
+        extents_max: usize,
+    },
     /// Read, OR with the payload, write back.
     Or {
         /// First byte.
@@ -98,6 +116,8 @@ pub enum Outcome<B> {
     Done,
     /// Done; what was read.
     Data(Segments<B>),
+    /// Done; extents one behind the other, of whole blocks, at least one.
+    Extents(Vec<Extent>),
     /// The comparison failed at this byte, counted from the start of the range.
     Miscompare(u64),
     /// The backing store failed.

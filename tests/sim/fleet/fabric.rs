@@ -517,9 +517,13 @@ impl<N: Node> Fabric<N> {
             BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => {
                 Some(store.zero(now, domain, *offset, *len))
             }
-            BlockOp::Flush => None,
+            BlockOp::Flush | BlockOp::Status { .. } => None,
         };
-        let result = if fails { Err(BlockError::Medium) } else { Ok(()) };
+        let result = match &work.op {
+            BlockOp::Status { .. } => Err(BlockError::Unsupported),
+            _ if fails => Err(BlockError::Medium),
+            _ => Ok(()),
+        };
         let (volume, head) = (work.volume.0, work.head);
         work.done = Some((result, operation));
         self.trace.say(now, || format!("head {head}: volume {volume} {}", words(&work.op, result)));
@@ -569,6 +573,7 @@ fn words(op: &BlockOp<HeapBuffer>, result: Result<(), BlockError>) -> String {
             format!("writes {}+{} of {id:#x}", block(offset), data.len / 512)
         }
         BlockOp::Flush => "flushes".to_owned(),
+        BlockOp::Status { offset } => format!("tells what is at {}", block(offset)),
         BlockOp::Discard { offset, len } => format!("discards {}+{}", block(offset), len / 512),
         BlockOp::Zero { offset, len, .. } => format!("zeroes {}+{}", block(offset), len / 512),
     };

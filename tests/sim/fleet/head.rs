@@ -368,6 +368,7 @@ fn volume(plan: &Plan, alien: bool, sectors: usize) -> Arc<Volume> {
         discard_granularity_bytes: plan.block_bytes,
         discard_zeroes: true,
         rotational: false,
+        atomic_bytes: 0,
     };
     let id = if alien { ALIEN } else { OURS };
     let identity = Identity::from_source(source(alien));

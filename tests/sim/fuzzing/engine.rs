@@ -115,7 +115,9 @@ impl Bench {
         }
         let index = usize::from(choice >> 1) % host.blocks.len();
         let fill = matches!(host.blocks[index].1, BlockOp::Zero { .. });
+        let unknown = matches!(host.blocks[index].1, BlockOp::Status { .. });
         let result = match script.u8() {
+            _ if unknown => Err(BlockError::Unsupported),
             // A store that cannot zero by itself is written to: the contents are the same.
             1 if fill => Err(BlockError::Unsupported),
             errs @ 1..16 if !self.exact => Err(ERRORS[usize::from(errs) % 4]),

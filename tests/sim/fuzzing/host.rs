@@ -95,7 +95,7 @@ impl FuzzHost {
                 }
                 Some(data)
             }
-            BlockOp::Flush => None,
+            BlockOp::Flush | BlockOp::Status { .. } => None,
             BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => {
                 if result.is_ok() {
                     store.zero(offset, len);
@@ -136,6 +136,7 @@ impl Host for FuzzHost {
                 (*offset, u64::from(data.len))
             }
             BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => (*offset, *len),
+            BlockOp::Status { offset } => (*offset, SECTOR as u64),
             BlockOp::Flush => (0, SECTOR as u64),
         };
         assert!(len > 0 && offset + len <= self.size_bytes, "outside the volume: {op:?}");
@@ -174,6 +175,7 @@ pub(super) fn volume(bytes: u64, options: Options) -> Volume {
         discard_granularity_bytes: 512,
         discard_zeroes: true,
         rotational: false,
+        atomic_bytes: 0,
     };
     let identity = Identity::from_source("fuzzed");
     Volume::new(VolumeId(0), "fuzzed".into(), identity, facts, options, bytes)

@@ -98,7 +98,10 @@ pub(super) fn check_request(request: &Request<HeapBuffer>, block: u64, size: u64
             assert!(expected.as_ref().is_none_or(|data| bytes(data) == *len));
             vec![(*offset, *len)]
         }
-        Kind::Write { offset, data } | Kind::Or { offset, data } => vec![(*offset, bytes(data))],
+        Kind::Status { offset, .. } => vec![(*offset, block)],
+        Kind::Write { offset, data }
+        | Kind::Or { offset, data }
+        | Kind::WriteAndVerify { offset, data, .. } => vec![(*offset, bytes(data))],
         Kind::CompareAndWrite { offset, expected, new } => {
             assert_eq!(bytes(expected), bytes(new));
             vec![(*offset, bytes(expected))]

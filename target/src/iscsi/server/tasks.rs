@@ -58,7 +58,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             port_name: &session.port_name,
             group: session.admission.portal_group_tag,
         };
-        let ask = Ask { cdb: &command.cdb, attribute: command.attribute, view };
+        let announced = if command.write { u64::from(command.edtl) } else { 0 };
+        let ask = Ask { cdb: &command.cdb, attribute: command.attribute, announced, view };
         let number = command.lun.number();
         let device = number.and_then(|number| session.target.as_ref()?.luns.get(&number)).cloned();
         let (Some(device), Some(number)) = (device, number) else {

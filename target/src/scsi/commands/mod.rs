@@ -1,7 +1,9 @@
 //! One file for each family of commands.
 
 pub(super) mod capacity;
+pub(super) mod defects;
 pub(super) mod inquiry;
+pub(super) mod lba_status;
 pub(super) mod mode;
 pub(super) mod opcodes;
 pub(super) mod report_luns;

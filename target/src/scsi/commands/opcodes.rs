@@ -7,14 +7,15 @@ use corbel_proto::scsi::opcode::{OPCODES, Opcode};
 use crate::scsi::{LogicalUnit, Plan, limits};
 
 const UNMAP: u8 = 0x42;
-const WRITE_AND_VERIFY: [u8; 3] = [0x2e, 0x8e, 0xae];
+const WRITE_ATOMIC: u8 = 0x9c;
 
-/// Whether this unit has the command: UNMAP only if thin; WRITE AND VERIFY never, for the volume
-/// has no way to read back past its own cache.
+/// Whether this unit has the command: UNMAP only if thin, WRITE ATOMIC only if the device promises
+/// such writes.
 pub(in crate::scsi) fn supported(lu: &LogicalUnit, code: u8) -> bool {
     match code {
         UNMAP => limits::thin(&lu.volume),
-        code => !WRITE_AND_VERIFY.contains(&code),
+        WRITE_ATOMIC => lu.volume.facts.atomic_bytes > 0,
+        _ => true,
     }
 }
 

@@ -1,4 +1,4 @@
-//! READ, WRITE, ORWRITE, COMPARE AND WRITE, VERIFY (SBC-3 5).
+//! READ, WRITE, WRITE AND VERIFY, WRITE ATOMIC, ORWRITE, COMPARE AND WRITE, VERIFY (SBC-3 5).
 
 use corbel_proto::scsi::cdb::{ByteCheck, Extent};
 use corbel_proto::scsi::{Condition, Sense};
@@ -46,6 +46,43 @@ pub(in crate::scsi) fn write(lu: &LogicalUnit, extent: Extent, fua: bool) -> Res
     Ok(Plan::media(MediaPlan::new(kind, durable(lu, fua)), len, 0))
 }
 
+/// Stable before it is read back; that one block is compared with all of them is VERIFY's alone.
+pub(in crate::scsi) fn write_and_verify(
+    lu: &LogicalUnit,
+    extent: Extent,
+    check: ByteCheck,
+) -> Result<Plan, Sense> {
+    let (offset, len) = range(lu, extent, TRANSFER_BYTES_MAX)?;
+    let compare = match check {
+        ByteCheck::Readable => false,
+        ByteCheck::Payload => true,
+        ByteCheck::OneBlock => return Err(Sense::invalid_cdb(1, Some(2))),
+    };
+    if len == 0 {
+        return Ok(Plan::good());
+    }
+    let kind = MediaKind::WriteAndVerify { offset, len, compare };
+    Ok(Plan::media(MediaPlan::new(kind, true), len, 0))
+}
+
+/// The store promises that what it takes in one piece is there whole or not at all (SBC-4 4.29).
+pub(in crate::scsi) fn write_atomic(
+    lu: &LogicalUnit,
+    extent: Extent,
+    fua: bool,
+    boundary: u16,
+) -> Result<Plan, Sense> {
+    if boundary != 0 {
+        return Err(Sense::invalid_cdb(10, None));
+    }
+    let (offset, len) = range(lu, extent, u64::from(lu.volume.facts.atomic_bytes))?;
+    if len == 0 {
+        return Ok(Plan::good());
+    }
+    let kind = MediaKind::Write { offset, len };
+    Ok(Plan::media(MediaPlan::new(kind, durable(lu, fua)), len, 0))
+}
+
 pub(in crate::scsi) fn or_write(
     lu: &LogicalUnit,
     extent: Extent,
@@ -57,6 +94,19 @@ pub(in crate::scsi) fn or_write(
     }
     let kind = MediaKind::Or { offset, len };
     Ok(Plan::media(MediaPlan::new(kind, durable(lu, fua)), len, 0))
+}
+
+/// COMPARE AND WRITE and WRITE SAME say by their count how much data they take. An initiator that
+/// announces another amount means something else than it says: 256 blocks in a count of one byte,
+/// or blocks of another length. A residual count would tell it too late.
+pub(in crate::scsi) fn misfit(cdb: &[u8], data_out: u64, announced: u64) -> Option<Sense> {
+    match cdb.first()? {
+        0x89 if announced != data_out => Some(Sense::invalid_cdb(13, None)),
+        0x41 | 0x93 if announced > data_out => {
+            Some(Condition::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT.into())
+        }
+        _ => None,
+    }
 }
 
 /// The payload is what must stand there, then what to write.

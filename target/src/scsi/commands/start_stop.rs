@@ -7,15 +7,22 @@ use crate::scsi::media::{MediaKind, MediaPlan};
 use crate::scsi::unit::Medium;
 use crate::scsi::{Nexus, Plan};
 
-/// LOEJ moves the medium of a removable unit only; elsewhere it is an invalid field. Stopping and
-/// ejecting make everything stable, unless NO_FLUSH. There are no power conditions.
+/// LOEJ moves the medium of a removable unit only, and only while nobody has locked it in or out;
+/// elsewhere it is an invalid field. Stopping and ejecting make everything stable, unless NO_FLUSH.
+///
+/// There is no stopped state and no power condition: a unit is many initiators', and one that
+/// shuts down (Linux stops its disks then) must not take it from the others. So stopping flushes,
+/// and a POWER CONDITION, which makes START and LOEJ void, changes nothing.
 pub(in crate::scsi) fn plan(nexus: &mut Nexus, command: &StartStop) -> Result<Plan, Sense> {
     let lu = &nexus.lu;
     if command.power_condition != 0 {
-        return Err(Sense::invalid_cdb(4, Some(7)));
+        return Ok(Plan::good());
     }
     if command.load_eject && !lu.volume.options.removable {
         return Err(Sense::invalid_cdb(4, Some(1)));
+    }
+    if command.load_eject && lu.removal_prevented() {
+        return Err(Condition::MEDIUM_REMOVAL_PREVENTED.into());
     }
     if command.start {
         if lu.ejected() && !command.load_eject {
@@ -28,12 +35,7 @@ pub(in crate::scsi) fn plan(nexus: &mut Nexus, command: &StartStop) -> Result<Pl
         return Ok(Plan::good());
     }
     if command.load_eject {
-        if lu.removal_prevented() {
-            return Err(Condition::MEDIUM_REMOVAL_PREVENTED.into());
-        }
         lu.set_medium(Medium::Ejected);
-    } else if !lu.ejected() {
-        lu.set_medium(Medium::Stopped);
     }
     if command.no_flush {
         return Ok(Plan::good());

@@ -3,7 +3,7 @@
 use corbel_proto::scsi::{Condition, Sense, unmap};
 
 use super::rw;
-use crate::scsi::limits::{UNMAP_BYTES_MAX, UNMAP_EXTENTS_MAX};
+use crate::scsi::limits::{UNMAP_BLOCKS_MAX, UNMAP_EXTENTS_MAX};
 use crate::scsi::media::{MediaKind, MediaPlan};
 use crate::scsi::plan::ParameterKind;
 use crate::scsi::{LogicalUnit, Plan};
@@ -26,15 +26,16 @@ pub(in crate::scsi) fn resume(lu: &LogicalUnit, list: &[u8]) -> Result<Plan, Sen
     let mut total = 0_u64;
     for extent in unmap::parse(list, UNMAP_EXTENTS_MAX)? {
         let blocks = u64::from(extent.blocks);
-        if extent.lba >= size || blocks > size - extent.lba {
+        // No blocks behind the last one are none too many.
+        if extent.lba > size || blocks > size - extent.lba {
             return Err(Condition::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE.into());
         }
-        total += blocks * block; // at most 256 times the volume's 2^32 blocks of 4 KiB
+        total += blocks; // at most 256 times 2^32
         if blocks > 0 {
             ranges.push((extent.lba * block, blocks * block));
         }
     }
-    if total > UNMAP_BYTES_MAX {
+    if total > u64::from(UNMAP_BLOCKS_MAX) {
         return Err(Sense::invalid_parameter(8, None));
     }
     if ranges.is_empty() {

@@ -4,7 +4,7 @@ use corbel_proto::scsi::Sense;
 use corbel_proto::scsi::cdb::WriteSame;
 
 use super::rw;
-use crate::scsi::limits::{self, WRITE_SAME_BYTES_MAX};
+use crate::scsi::limits::{self, WRITE_SAME_BLOCKS_MAX};
 use crate::scsi::media::{MediaKind, MediaPlan};
 use crate::scsi::{LogicalUnit, Plan};
 
@@ -17,10 +17,16 @@ pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &WriteSame) -> Result<Pla
     if command.unmap && !limits::thin(&lu.volume) {
         return Err(Sense::invalid_cdb(1, Some(3)));
     }
-    let (offset, len) = rw::range(lu, command.extent, WRITE_SAME_BYTES_MAX)?;
-    if len == 0 {
-        // WSNZ: "to the end" would hold its range for hours on a large unit.
-        return Err(Sense::invalid_cdb(u16::from(command.extent.count_at), None));
+    // No blocks are all blocks to the end, if those are not too many: except on a thin unit (WSNZ),
+    // where an initiator that counted wrong would lose more than a write's worth.
+    let mut extent = command.extent;
+    let rest = lu.volume.blocks().saturating_sub(extent.lba);
+    let blocks = if extent.blocks == 0 { rest } else { u64::from(extent.blocks) };
+    let max = WRITE_SAME_BLOCKS_MAX * u64::from(lu.volume.facts.block_bytes);
+    extent.blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    let (offset, len) = rw::range(lu, extent, max)?;
+    if command.extent.blocks == 0 && limits::thin(&lu.volume) {
+        return Err(Sense::invalid_cdb(u16::from(extent.count_at), None));
     }
     let payload = !command.no_payload;
     let kind = MediaKind::WriteSame { offset, len, unmap: command.unmap, payload };

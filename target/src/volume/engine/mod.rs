@@ -26,7 +26,7 @@ use self::commit::Commits;
 use self::steps::{Job, Progress};
 use super::range_lock::{Access, Grant, Ticket, Waiter};
 use super::{Outcome, Request, Volume};
-use crate::host::{BlockError, BlockOp, BlockToken, Host, Message};
+use crate::host::{BlockError, BlockOp, BlockToken, Extent, Host, Message};
 
 /// Whose request it is. The number is the owner's own and comes back with the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +178,22 @@ impl<B: Buffer> Engine<B> {
         self.wake(host);
     }
 
+    /// A [`BlockOp::Status`] was answered.
+    pub fn status_done<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        token: BlockToken,
+        extent: Extent,
+    ) {
+        let key = RequestId(token.0).key();
+        let request = self.requests.get_mut(key).expect("a request outlives its block operations");
+        let block = u64::from(request.volume.facts.block_bytes);
+        request.job.extent(extent, block, request.volume.size_bytes());
+        request.outstanding -= 1;
+        self.advance(host, key);
+        self.wake(host);
+    }
+
     /// A message of [`crate::host::Message`]'s engine kind, from the shard that gave a range back.
     pub fn message<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, waiter: u64) {
         self.granted(host, RequestId(waiter));
@@ -297,7 +313,11 @@ impl<B: Buffer> Engine<B> {
         let piece = RequestId(token).generation() as usize;
         let request = self.requests.get_mut(key).expect("a request outlives its block operations");
         request.outstanding -= 1;
-        let result = request.job.piece_done(piece, result, data);
+        if result.is_err() && request.job.is_flushing() {
+            request.volume.count_flush_failure();
+        }
+        let end = request.volume.size_bytes();
+        let result = request.job.piece_done(piece, result, data, end);
         if let Err(error) = result {
             request.failed.get_or_insert(error);
         }

@@ -7,12 +7,15 @@ use corbel_proto::memory::{Buffer, SEGMENT_BYTES_MAX, Slice};
 use smallvec::SmallVec;
 
 use super::{Access, access};
-use crate::host::{BlockError, BlockOp, Host};
+use crate::host::{BlockError, BlockOp, Extent, Host};
 use crate::volume::request::segments_bytes;
 use crate::volume::{Kind, Outcome, Segments};
 
 /// Block operations that one fill keeps at the device.
 const FILL_DEPTH: u64 = 8;
+
+/// Questions that one status asks the store at most.
+const STATUS_ASKS_MAX: u32 = 64;
 
 /// What the request does after the operations that it issued last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,10 @@ enum Step {
     Fresh,
     Reading,
     Writing,
+    /// Between the write and the reading back of WRITE AND VERIFY.
+    Flushing,
+    /// The store is asked what it holds.
+    Asking,
     /// A fill in one operation of the store's own.
     Zeroing,
     /// A fill by writing a pattern.
@@ -47,6 +54,10 @@ pub(super) struct Job<B> {
     /// Bytes filled, or ranges discarded, so far.
     cursor: u64,
     miscompare: Option<u64>,
+    /// What the store holds, as far as it was asked; how often it was; whether that is all.
+    extents: Vec<Extent>,
+    asks: u32,
+    ended: bool,
     bytes: u64,
 }
 
@@ -54,12 +65,24 @@ impl<B: Buffer> Job<B> {
     pub(super) fn new(kind: Kind<B>) -> Self {
         let bytes = match &kind {
             Kind::Read { len, .. } | Kind::Verify { len, .. } | Kind::WriteSame { len, .. } => *len,
-            Kind::Write { data, .. } | Kind::Or { data, .. } => segments_bytes(data),
+            Kind::Write { data, .. }
+            | Kind::Or { data, .. }
+            | Kind::WriteAndVerify { data, .. } => segments_bytes(data),
             Kind::CompareAndWrite { new, .. } => segments_bytes(new),
-            Kind::Flush | Kind::Discard(_) => 0,
+            Kind::Flush | Kind::Discard(_) | Kind::Status { .. } => 0,
         };
-        let (step, scratch) = (Step::Fresh, SmallVec::new());
-        Self { kind, step, scratch, cursor: 0, miscompare: None, bytes }
+        let (step, scratch, extents) = (Step::Fresh, SmallVec::new(), Vec::new());
+        Self {
+            kind,
+            step,
+            scratch,
+            cursor: 0,
+            miscompare: None,
+            extents,
+            asks: 0,
+            ended: false,
+            bytes,
+        }
     }
 
     pub(super) fn is_flush(&self) -> bool {
@@ -67,7 +90,12 @@ impl<B: Buffer> Job<B> {
     }
 
     pub(super) fn is_read(&self) -> bool {
-        matches!(self.kind, Kind::Read { .. } | Kind::Verify { .. })
+        matches!(self.kind, Kind::Read { .. } | Kind::Verify { .. } | Kind::Status { .. })
+    }
+
+    /// Its flush of its own is at the store.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.step == Step::Flushing
     }
 
     /// Bytes that the request is about; 0 for a flush.
@@ -76,8 +104,7 @@ impl<B: Buffer> Job<B> {
     }
 
     pub(super) fn changes_medium(&self) -> bool {
-        !matches!(self.kind, Kind::Read { .. } | Kind::Verify { .. } | Kind::Flush)
-            && self.miscompare.is_none()
+        !(self.is_read() || self.is_flush()) && self.miscompare.is_none()
     }
 
     pub(super) fn touched_medium(&self) -> bool {
@@ -92,9 +119,9 @@ impl<B: Buffer> Job<B> {
         match &self.kind {
             Kind::Read { len, .. } | Kind::Verify { len, .. } => *len,
             Kind::CompareAndWrite { expected, .. } => segments_bytes(expected),
-            Kind::Or { data, .. } => segments_bytes(data),
+            Kind::Or { data, .. } | Kind::WriteAndVerify { data, .. } => segments_bytes(data),
             Kind::WriteSame { len, .. } => (*len).min(SEGMENT_BYTES_MAX as u64),
-            Kind::Write { .. } | Kind::Flush | Kind::Discard(_) => 0,
+            Kind::Write { .. } | Kind::Flush | Kind::Discard(_) | Kind::Status { .. } => 0,
         }
     }
 
@@ -118,9 +145,9 @@ impl<B: Buffer> Job<B> {
     pub(super) fn range(&self) -> Option<(u64, u64, Access)> {
         let (offset, len, exclusive) = match &self.kind {
             Kind::Read { offset, len } | Kind::Verify { offset, len, .. } => (*offset, *len, false),
-            Kind::Write { offset, data } | Kind::Or { offset, data } => {
-                (*offset, segments_bytes(data), true)
-            }
+            Kind::Write { offset, data }
+            | Kind::Or { offset, data }
+            | Kind::WriteAndVerify { offset, data, .. } => (*offset, segments_bytes(data), true),
             Kind::WriteSame { offset, len, .. } => (*offset, *len, true),
             Kind::CompareAndWrite { offset, expected, .. } => {
                 (*offset, segments_bytes(expected), true)
@@ -129,7 +156,8 @@ impl<B: Buffer> Job<B> {
                 let (offset, len) = *ranges.get(usize::try_from(self.cursor).ok()?)?;
                 (offset, len, true)
             }
-            Kind::Flush => return None,
+            // A status is old when it arrives, with or without a range held.
+            Kind::Flush | Kind::Status { .. } => return None,
         };
         (len > 0).then(|| (offset, offset + len, access(exclusive)))
     }
@@ -140,8 +168,15 @@ impl<B: Buffer> Job<B> {
         piece: usize,
         result: Result<(), BlockError>,
         data: Option<Slice<B>>,
+        volume_end: u64,
     ) -> Result<(), BlockError> {
         match (self.step, result) {
+            // Where the store cannot tell, it holds everything.
+            (Step::Asking, Err(BlockError::Unsupported)) => {
+                let extent = Extent { len: u64::MAX, mapped: true };
+                self.extent(extent, 1, volume_end);
+                Ok(())
+            }
             (Step::Reading, _) => {
                 self.scratch[piece] = data;
                 result
@@ -171,6 +206,8 @@ impl<B: Buffer> Job<B> {
         match (&self.kind, self.step) {
             (Kind::Flush, _) => Progress::Finished,
             (Kind::Discard(_), _) => self.discard(issue),
+            (Kind::Status { .. }, _) => self.ask(issue),
+            (Kind::WriteAndVerify { .. }, _) => self.write_and_verify(issue),
             (Kind::WriteSame { .. }, _) => self.fill(issue),
             (Kind::Write { offset, .. }, Step::Fresh) => {
                 let offset = *offset;
@@ -250,6 +287,76 @@ impl<B: Buffer> Job<B> {
         }
     }
 
+    fn write_and_verify(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        let Kind::WriteAndVerify { offset, data, compare } = &self.kind else {
+            unreachable!("only called for one")
+        };
+        let (offset, compare) = (*offset, *compare);
+        match self.step {
+            Step::Fresh => {
+                // Handles, not bytes, are copied.
+                let data = data.clone();
+                self.write(offset, data, issue)
+            }
+            Step::Writing => {
+                self.step = Step::Flushing;
+                issue(BlockOp::Flush);
+                Progress::Wait
+            }
+            Step::Flushing => self.read(offset, issue),
+            _ => {
+                if compare {
+                    self.miscompare = first_difference(self.scratch.iter().flatten(), data.iter());
+                }
+                Progress::Finished
+            }
+        }
+    }
+
+    /// Asks for the next extent.
+    fn ask(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        let Kind::Status { offset, .. } = &self.kind else { unreachable!("only called for one") };
+        let at = *offset + self.cursor;
+        if self.step == Step::Fresh || self.step == Step::Asking && !self.knows_enough() {
+            self.step = Step::Asking;
+            issue(BlockOp::Status { offset: at });
+            return Progress::Wait;
+        }
+        Progress::Finished
+    }
+
+    fn knows_enough(&self) -> bool {
+        let Kind::Status { extents_max, .. } = &self.kind else { return true };
+        // Alike neighbours became one, so that the count alone does not bound the work.
+        self.extents.len() >= *extents_max || self.asks >= STATUS_ASKS_MAX || self.ended
+    }
+
+    /// The store's answer: `extent` from the cursor on. A block is deallocated only if all of it
+    /// is.
+    pub(super) fn extent(&mut self, extent: Extent, block: u64, volume_end: u64) {
+        let Kind::Status { offset, .. } = &self.kind else { return };
+        self.asks += 1;
+        let at = offset + self.cursor;
+        let left = volume_end.saturating_sub(at);
+        if left == 0 {
+            self.ended = true; // it shrank meanwhile
+            return;
+        }
+        let len = extent.len.min(left);
+        let whole = len - len % block;
+        let (len, mapped) = match (extent.mapped, len % block) {
+            (mapped, 0) => (len, mapped),
+            (false, _) if whole > 0 => (whole, false),
+            _ => ((whole + block).min(left), true),
+        };
+        self.cursor += len;
+        self.ended = len == left;
+        match self.extents.last_mut() {
+            Some(last) if last.mapped == mapped => last.len += len,
+            _ => self.extents.push(Extent { len, mapped }),
+        }
+    }
+
     fn discard(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
         let Kind::Discard(ranges) = &self.kind else { unreachable!("only called for one") };
         let Ok(index) = usize::try_from(self.cursor) else { return Progress::Finished };
@@ -317,6 +424,7 @@ impl<B: Buffer> Job<B> {
             (Kind::Read { .. }, None) => {
                 Outcome::Data(self.scratch.into_iter().flatten().collect())
             }
+            (Kind::Status { .. }, None) => Outcome::Extents(self.extents),
             _ => Outcome::Done,
         }
     }

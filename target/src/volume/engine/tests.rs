@@ -48,7 +48,7 @@ impl World {
                 self.disk[at(offset, len)].fill(0);
                 None
             }
-            BlockOp::Flush => None,
+            BlockOp::Flush | BlockOp::Status { .. } => None,
         };
         engine.block_done(self, token, Ok(()), data);
     }
@@ -118,6 +118,7 @@ fn volume(volatile_cache: bool) -> Arc<Volume> {
         discard_granularity_bytes: 512,
         discard_zeroes: true,
         rotational: false,
+        atomic_bytes: 0,
     };
     let identity = Identity::from_source("test");
     Arc::new(Volume::new(VolumeId(0), "v".into(), identity, facts, Options::default(), 1 << 20))
@@ -338,4 +339,43 @@ fn a_volume_that_is_gone_fails_at_once() {
     volume.mark_gone();
     engine.submit(&mut world, owner(1), write(&volume, 0, 1, false));
     assert!(matches!(engine.poll(), Some((_, Outcome::Failed(BlockError::Gone)))));
+}
+
+#[test]
+fn write_and_verify_flushes_before_it_reads_back_and_tells_what_differs() {
+    let (mut engine, mut world) = (Engine::default(), World::new());
+    let volume = volume(true);
+    let kind = || Kind::WriteAndVerify { offset: 0, data: data(7, 4096), compare: true };
+    engine.submit(&mut world, owner(1), of(&volume, kind()));
+    world.complete(&mut engine);
+    assert!(matches!(world.ops[0].1, BlockOp::Flush));
+    world.complete(&mut engine);
+    world.disk[100] = 8; // the medium is worse than its cache
+    world.run(&mut engine);
+    assert!(matches!(engine.poll(), Some((_, Outcome::Miscompare(100)))));
+    engine.submit(&mut world, owner(2), of(&volume, kind()));
+    world.run(&mut engine);
+    assert!(matches!(engine.poll(), Some((_, Outcome::Done))));
+}
+
+#[test]
+fn status_joins_alike_extents_and_counts_a_partly_held_block_as_held() {
+    let (mut engine, mut world) = (Engine::default(), World::new());
+    let volume = volume(true);
+    let block = u64::from(volume.facts.block_bytes);
+    let kind = Kind::Status { offset: 0, extents_max: 2 };
+    engine.submit(&mut world, owner(1), of(&volume, kind));
+    for (len, mapped) in [(block, true), (block, true), (block / 2, false), (3 * block, false)] {
+        let (_, op, token) = world.ops.pop_front().unwrap();
+        assert!(matches!(op, BlockOp::Status { .. }));
+        engine.status_done(&mut world, token, Extent { len, mapped });
+    }
+    let Some((_, Outcome::Extents(extents))) = engine.poll() else { panic!("it has its answer") };
+    let held = Extent { len: 3 * block, mapped: true };
+    assert_eq!(extents, [held, Extent { len: 3 * block, mapped: false }]);
+    let kind = Kind::Status { offset: block, extents_max: 9 };
+    engine.submit(&mut world, owner(1), of(&volume, kind));
+    world.fail(&mut engine, BlockError::Unsupported);
+    let Some((_, Outcome::Extents(extents))) = engine.poll() else { panic!("it has its answer") };
+    assert_eq!(extents, [Extent { len: volume.size_bytes() - block, mapped: true }]);
 }

@@ -150,6 +150,7 @@ fn targets(allow: Allow) -> Arc<Targets<Disk>> {
         discard_granularity_bytes: 0,
         discard_zeroes: false,
         rotational: false,
+        atomic_bytes: 0,
     };
     let (identity, options) = (Identity::from_source("t"), Options::default());
     let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 20);
