@@ -8,6 +8,7 @@
 #   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
 #   nbd attach                                   clients of NBD, in a network namespace
 #   initiator-cli                                the initiator's commands, in a network namespace
+#   bench                                        the load generator, in a network namespace
 #   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
 #   guest-ublk guest-nbd                         the initiator's block devices
 #   guest-initiator guest-lio                    the initiator while paths die
@@ -20,21 +21,22 @@ cd "$(dirname "$0")/.." || exit 2
 export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
+export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance
-  cross-protocol hostile idle-sessions hung-storage nbd attach initiator-cli
+  cross-protocol hostile idle-sessions hung-storage nbd attach initiator-cli bench
   guest-aoe guest-iscsi guest-target guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed=0 first_failed=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,16s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,17s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|attach|initiator-|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
-  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
+  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_BENCH,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
 fi
 
 install_packages() {
@@ -124,7 +126,7 @@ stage_simulator() {
 }
 stage_build() {
   cargo build --release --locked -p corbel-target -p corbel-initiator &&
-    cargo build --release --locked -p corbel-tests --bins
+    cargo build --release --locked -p corbel-tests -p corbel-benches --bins
 }
 stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
@@ -144,6 +146,7 @@ stage_guest-lio() {
   $as_root tests/interop/guest-lio.sh
 }
 stage_initiator-cli() { $as_root tests/interop/initiator-cli.sh; }
+stage_bench() { $as_root tests/interop/bench.sh; }
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 stage_guest-target() {

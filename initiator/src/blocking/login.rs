@@ -66,12 +66,23 @@ impl Default for Options {
 /// # Errors
 /// If the portal is not reached, or the target does not let us in.
 pub fn connect(portal: SocketAddr, options: &Options) -> Result<Session, Error> {
+    let (stream, start) = open(portal, options)?;
+    Session::new(stream, start, options.keep_alive)
+}
+
+/// Connects and logs in; what to do with the stream then is for the caller.
+///
+/// # Errors
+/// As [`connect`].
+pub fn open(portal: SocketAddr, options: &Options) -> Result<(TcpStream, Start), Error> {
     let mut stream = TcpStream::connect_timeout(&portal, options.wait)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(options.wait))?;
     stream.set_write_timeout(Some(options.wait))?;
     let start = log_in(&mut stream, options)?;
-    Session::new(stream, start, options.keep_alive)
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)?;
+    Ok((stream, start))
 }
 
 fn log_in(stream: &mut TcpStream, options: &Options) -> Result<Start, Error> {

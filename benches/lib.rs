@@ -1,2 +1,0 @@
-//! Benches of the pure parts; see the files beside this one.
-#![forbid(unsafe_code)]

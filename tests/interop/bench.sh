@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# corbel-bench over iSCSI, over AoE and on a file; and what --verify is there for: blocks that are
+# stale, misplaced or torn under a running target are found, each by its name. No time is judged.
+#
+# env: CORBEL_BENCH        the program under test (default .build/release/corbel-bench)
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/programs-lib.sh"
+CORBEL_BENCH=${CORBEL_BENCH:-$PROGRAMS/corbel-bench}
+[ -x "$CORBEL_BENCH" ] ||
+  fail "no program at $CORBEL_BENCH; cargo build --release -p corbel-benches builds it"
+make_net 9000
+serve_disk
+ISCSI=iscsi:$IQN/$LUN@$PORTAL AOE=aoe:0.0@client0
+
+bench() { run_inside timeout 60 "$CORBEL_BENCH" run "$@" >"$WORK/bench.out" 2>>"$WORK/bench.log"; }
+none_wrong() { grep -q '^verify  [1-9][0-9]* blocks checked, none wrong' "$WORK/bench.out"; }
+shown() { cat "$WORK/bench.out"; }
+
+for path in "$ISCSI" "$AOE"; do
+  bench --rw randrw=50 --verify --size 4M --time 1s "$path" || { shown; fail "verify, $path"; }
+  none_wrong || { shown; fail "nothing checked, $path"; }
+  bench --rw randrw=70 --bs 64k --qd 8 --verify --size 8M --jobs 2 --time 1s "$path" ||
+    { shown; fail "two jobs, long requests, $path"; }
+  bench --rw randread --rate 500 --time 1s --server-pid "$TARGET_PID" --json "$path" ||
+    { shown; fail "a paced load, $path"; }
+  python3 - "$WORK/bench.out" <<'PY' || { shown; fail "the JSON of $path"; }
+import json, sys
+told = json.load(open(sys.argv[1]))
+latency = told["read"]["latency_ns"]
+assert told["failed"] == 0 and told["write"] is None
+assert 0 < told["read"]["requests"] <= 500, told["read"]
+assert latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"]
+assert told["cpu"]["own_ns_per_request"] > 0 and told["cpu"]["server_ns_per_request"] > 0
+PY
+  pass "loads and --verify over ${path%%:*}"
+done
+bench --rw randread --size 8M --time 1s --digests "$ISCSI" || { shown; fail "digests"; }
+pass "with digests"
+
+# What a broken store, or a late copy of a write, does to a block: done here by hand, beneath a
+# target that serves. The state tells what each block holds from one run to the next.
+spoil() { # WHAT BLOCK COMMAND… ; the run after it must name WHAT, at BLOCK, and fail
+  local what=$1 byte=$(($2 * 4096)) rc=0
+  shift 2
+  "$@" 2>>"$WORK/bench.log" || fail "could not make a $what block"
+  for path in "$ISCSI" "$AOE"; do
+    rc=0
+    verify_state "$path" || rc=$?
+    [ $rc = 1 ] || { shown; fail "a $what block left the exit code at $rc, $path"; }
+    grep -q "byte $byte, sector [0-9]*: $what" "$WORK/bench.out" ||
+      { shown; fail "a $what block was not found, $path"; }
+  done
+  cp "$WORK/known.good" "$WORK/known"
+  dd if="$WORK/good.img" of="$WORK/disk.img" bs=1M count=1 conv=notrunc,fsync 2>/dev/null
+  pass "a $what block is found"
+}
+verify_state() {
+  bench --rw randread --verify --state "$WORK/known" --size 1M --time 0.2s "$1"
+}
+block() { # FROM-IMAGE FROM-BLOCK TO-BLOCK [SECTORS]
+  dd if="$1" of="$WORK/disk.img" bs=512 skip=$(($2 * 8)) seek=$(($3 * 8)) count="${4:-8}" \
+    conv=notrunc,fsync
+}
+write_all() { bench --rw write --verify --state "$WORK/known" --size 1M --time 0.5s "$ISCSI"; }
+write_all || { shown; fail "the first writing"; }
+cp "$WORK/disk.img" "$WORK/old.img"
+write_all || { shown; fail "the second writing"; }
+cp "$WORK/disk.img" "$WORK/good.img"
+cp "$WORK/known" "$WORK/known.good"
+verify_state "$AOE" || { shown; fail "what iSCSI wrote is not what AoE reads"; }
+none_wrong || { shown; fail "nothing checked"; }
+pass "written over iSCSI, read over AoE, known from the run before"
+spoil stale 10 block "$WORK/old.img" 10 10
+spoil misplaced 20 block "$WORK/good.img" 21 20
+spoil torn 30 block "$WORK/old.img" 30 30 4
+spoil lost 40 block /dev/zero 0 40
+
+rc=0
+bench --rw randread "iscsi:$IQN/7@$PORTAL" || rc=$?
+[ $rc = 1 ] || fail "a LUN that is not there: exit code $rc"
+rc=0
+bench --bs 1000 "$ISCSI" || rc=$?
+[ $rc = 2 ] || fail "a wrong block size: exit code $rc"
+kill -0 "$TARGET_PID" || fail "the target died"
+end_target
+bench --rw randrw=50 --verify --size 4M --time 0.5s "$WORK/disk.img" || { shown; fail "a file"; }
+pass "a file, exit codes, SIGTERM"
