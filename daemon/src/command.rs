@@ -5,7 +5,9 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::ask::AskError;
 use crate::config::{Problem, Problems, Wrong};
+use crate::run::RunError;
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -37,6 +39,18 @@ impl From<Wrong> for Failure {
 impl From<Problems> for Failure {
     fn from(problems: Problems) -> Self {
         Self::Usage(problems.to_string())
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        Self::failed(error)
     }
 }
 

@@ -33,35 +33,6 @@ impl Control {
         Self { devices, events, since: Instant::now(), orders }
     }
 
-    /// The answer to a request. Who asks for the end is answered at once, and can then wait for
-    /// [`Orders::end`].
-    pub(super) async fn answer(&self, request: Request) -> Response {
-        let (device, commands) = match request {
-            Request::Status { device, colour } => return self.tell(device, colour).await,
-            Request::Reload {} => {
-                let reloaded = self.orders.reloaded().await;
-                return reloaded.unwrap_or_else(|| Response::failed("the daemon is ending"));
-            }
-            Request::Stop {} => {
-                self.orders.stop();
-                return Response::Stopped;
-            }
-            request => match orders(request) {
-                Ok(orders) => orders,
-                Err(wrong) => return Response::wrong(wrong),
-            },
-        };
-        let mut notes = Vec::new();
-        for command in commands {
-            match calls::call(&self.devices, &device, command).await {
-                Ok(Answer::Note(note)) => notes.push(note),
-                Ok(_) => {}
-                Err(message) => return Response::failed(message),
-            }
-        }
-        Response::Done { notes }
-    }
-
     async fn tell(&self, device: Option<String>, colour: bool) -> Response {
         let names = self.devices.names();
         if let Some(device) = device.as_ref().filter(|device| !names.contains(device)) {
@@ -89,14 +60,42 @@ impl Control {
             devices: calls::reports(&self.devices, names).await,
         }
     }
-
-    /// What may be asked of the initiator as a whole.
-    pub(super) fn orders(&self) -> &Orders<Response> {
-        &self.orders
-    }
 }
 
 impl Service for Control {
+    type Request = Request;
+
+    async fn answer(&self, request: Request) -> Response {
+        let (device, commands) = match request {
+            Request::Status { device, colour } => return self.tell(device, colour).await,
+            Request::Reload {} => {
+                let reloaded = self.orders.reloaded().await;
+                return reloaded.unwrap_or_else(|| Response::failed("the daemon is ending"));
+            }
+            Request::Stop {} => {
+                self.orders.stop();
+                return Response::Stopped;
+            }
+            request => match orders(request) {
+                Ok(orders) => orders,
+                Err(wrong) => return Response::wrong(wrong),
+            },
+        };
+        let mut notes = Vec::new();
+        for command in commands {
+            match calls::call(&self.devices, &device, command).await {
+                Ok(Answer::Note(note)) => notes.push(note),
+                Ok(_) => {}
+                Err(message) => return Response::failed(message),
+            }
+        }
+        Response::Done { notes }
+    }
+
+    fn orders(&self) -> &Orders<Response> {
+        &self.orders
+    }
+
     async fn figures(&self) -> Option<String> {
         Some(metrics::text(self.status(None).await))
     }

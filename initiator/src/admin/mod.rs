@@ -8,15 +8,14 @@
 //! control.rs   what may be done, one thing at a time where that matters
 //! reload.rs    from one configuration to the next, device by device
 //! events.rs    what happens to devices: to the log, to the hook, to udev
-//! socket.rs    the control socket: who may, how much, how long
-//! protocol.rs  requests and responses, and the asking side
+//! protocol.rs  requests and responses
 //! metrics.rs   figures for Prometheus
 //! status.rs    how all devices are, as stable JSON;  text.rs  the same for people
 //! udev.rs      what udev is told of a device
 //! limits.rs    what the system lets the process use
 //! ```
 //!
-//! The rest stands in `corbel_daemon`: signals, systemd, the little HTTP that a scrape takes.
+//! The rest stands in `corbel_daemon`: control socket, signals, systemd, the HTTP of a scrape.
 //!
 //! It runs on the main thread, on tokio; nothing here touches the data path. A device that does
 //! not answer delays nothing that is asked about another one.
@@ -30,7 +29,6 @@ mod metrics;
 mod protocol;
 mod reload;
 mod run;
-mod socket;
 mod status;
 mod sys;
 #[cfg(test)]

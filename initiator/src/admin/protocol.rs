@@ -1,18 +1,15 @@
 //! The control socket's language: a line of JSON each way, as often as the client likes.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+pub use corbel_daemon::ask::AskError;
+pub use corbel_daemon::request::ErrorKind;
+use corbel_daemon::{ask, request};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 /// A request's longest line in bytes, newline included.
-pub(super) const REQUEST_BYTES_MAX: usize = 16 * 1024;
-
-/// A response's longest line in bytes; some ten thousand paths fit.
-const RESPONSE_BYTES_MAX: u64 = 256 << 20;
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 /// How long an answer may take beyond what was asked for.
 const ANSWER_MAX: Duration = Duration::from_secs(90);
@@ -123,8 +120,13 @@ fn patience_ms() -> u64 {
     u64::try_from(super::PATIENCE.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Request {
-    /// How long its answer may take.
+impl request::Request for Request {
+    type Response = Response;
+
+    const BYTES_MAX: usize = REQUEST_BYTES_MAX;
+    const EXAMPLE: &'static str = "{\"command\":\"status\"}, or what the manual names";
+    const ANSWER_MAX: Duration = ANSWER_MAX;
+
     fn patience(&self) -> Duration {
         match self {
             Self::Detach { patience_ms, .. } => {
@@ -132,6 +134,14 @@ impl Request {
             }
             _ => ANSWER_MAX,
         }
+    }
+
+    fn ends(&self) -> bool {
+        *self == Self::Stop {}
+    }
+
+    fn refusal(kind: ErrorKind, message: String) -> Response {
+        Response::Error { kind, message }
     }
 }
 
@@ -177,84 +187,10 @@ impl Response {
     }
 }
 
-/// Why it was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ErrorKind {
-    /// The request is none.
-    Request,
-    /// The configuration is wrong.
-    Configuration,
-    /// It could not be done.
-    Failed,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Error)]
-pub enum AskError {
-    /// Nobody listens.
-    #[error(
-        "no corbel-initiator answers at {}: {error}; start it, or name its socket with --socket",
-        path.display()
-    )]
-    Absent {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// It went away, or is too slow.
-    #[error("the daemon at {} gave no answer: {error}", path.display())]
-    Lost {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// It says something else.
-    #[error(
-        "the daemon at {} answers in another way: {error}; is it another version?",
-        path.display()
-    )]
-    Strange {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        error: serde_json::Error,
-    },
-}
-
 /// Asks the daemon that listens at `path`.
 ///
 /// # Errors
 /// If there is no daemon, or it gives no answer.
 pub fn ask(path: &Path, request: &Request) -> Result<Response, AskError> {
-    let stream = UnixStream::connect(path)
-        .map_err(|error| AskError::Absent { path: path.to_owned(), error })?;
-    let lost = |error| AskError::Lost { path: path.to_owned(), error };
-    let line = exchange(stream, request).map_err(lost)?;
-    let strange = |error| AskError::Strange { path: path.to_owned(), error };
-    serde_json::from_str(&line).map_err(strange)
-}
-
-fn exchange(mut stream: UnixStream, request: &Request) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(request.patience()))?;
-    stream.set_write_timeout(Some(ANSWER_MAX))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    if line.len() > REQUEST_BYTES_MAX {
-        return Err(std::io::Error::other("the request is too long"));
-    }
-    stream.write_all(&line)?;
-    let mut answer = String::new();
-    let mut answers = BufReader::new(stream.take(RESPONSE_BYTES_MAX));
-    answers.read_line(&mut answer)?;
-    if !answer.ends_with('\n') {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    if *request == (Request::Stop {}) {
-        // The daemon hangs up as its process ends.
-        let _ = answers.read_line(&mut String::new());
-    }
-    Ok(answer)
+    ask::ask("corbel-initiator", path, request).map(|(response, _)| response)
 }

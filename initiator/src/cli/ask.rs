@@ -66,7 +66,7 @@ fn ask(socket: &SocketArgs, request: &Request) -> Result<Response, Failure> {
             socket.unwrap_or_else(|| ADMIN_SOCKET.into())
         }
     };
-    match admin::ask(&path, request).map_err(Failure::failed)? {
+    match admin::ask(&path, request)? {
         Response::Error { kind: ErrorKind::Failed, message } => Err(Failure::Failed(message)),
         Response::Error { message, .. } => Err(Failure::Usage(message)),
         response => Ok(response),

@@ -109,7 +109,7 @@ fn serve(plan: Plan, launch: Launch) -> Result<(), Failure> {
     if plan.settings.daemon.lock_memory {
         admin::stay_in_memory();
     }
-    admin::run(plan, launch, &mut std::io::stdout()).map_err(Failure::failed)
+    Ok(admin::run(plan, launch, &mut std::io::stdout())?)
 }
 
 /// Prints to whoever still listens, for programs.

@@ -9,7 +9,7 @@ use corbel_daemon::orders::{Orders, Reloads};
 use corbel_daemon::service::Service;
 use tokio::time::timeout;
 
-use super::protocol::{ErrorKind, Request, Response};
+use super::protocol::{ErrorKind, Line, Request, Response};
 use super::run::Source;
 use super::{Daemon, Status, metrics};
 use crate::config::{Config, load};
@@ -32,10 +32,19 @@ impl Control {
         Self { daemon, orders }
     }
 
-    /// The answer to a request. Who asks for the end is answered at once, and can then wait for
-    /// [`Orders::end`].
-    pub(super) async fn answer(&self, request: Request) -> Response {
-        match request {
+    /// How things are; `None` if the daemon does not say in time.
+    pub(super) async fn status(&self) -> Option<Status> {
+        let daemon = self.daemon.clone();
+        let status = tokio::task::spawn_blocking(move || daemon.status());
+        timeout(STATUS_MAX, status).await.ok()?.ok()
+    }
+}
+
+impl Service for Control {
+    type Request = Line;
+
+    async fn answer(&self, Line { command }: Line) -> Response {
+        match command {
             Request::Status => match self.status().await {
                 Some(status) => Response::Status { status: Box::new(status) },
                 None => Response::failed("the serving threads do not answer; see the log"),
@@ -51,20 +60,10 @@ impl Control {
         }
     }
 
-    /// How things are; `None` if the daemon does not say in time.
-    pub(super) async fn status(&self) -> Option<Status> {
-        let daemon = self.daemon.clone();
-        let status = tokio::task::spawn_blocking(move || daemon.status());
-        timeout(STATUS_MAX, status).await.ok()?.ok()
-    }
-
-    /// What may be asked of the target as a whole.
-    pub(super) fn orders(&self) -> &Orders<Response> {
+    fn orders(&self) -> &Orders<Response> {
         &self.orders
     }
-}
 
-impl Service for Control {
     async fn figures(&self) -> Option<String> {
         self.status().await.map(metrics::text)
     }

@@ -4,14 +4,13 @@
 //! ```text
 //! run.rs       from a configuration to a running target, and its end
 //! control.rs   what may be done to it, one thing at a time where that matters
-//! socket.rs    the control socket: who may, how much, how long
-//! protocol.rs  requests and responses, and the asking side
+//! protocol.rs  requests and responses
 //! metrics.rs   figures for Prometheus
 //! status.rs    what is known of a running target, as stable JSON
 //! text.rs      the same for people
 //! ```
 //!
-//! The rest stands in `corbel_daemon`: signals, systemd, the little HTTP that a scrape takes.
+//! The rest stands in `corbel_daemon`: control socket, signals, systemd, the HTTP of a scrape.
 //!
 //! It runs on the main thread, on tokio; nothing here touches the data path. Whatever it asks of
 //! a [`Daemon`] runs on a thread of its own, so that signals are heard at all times.
@@ -20,7 +19,6 @@ mod control;
 mod metrics;
 mod protocol;
 mod run;
-mod socket;
 pub mod status;
 #[cfg(test)]
 mod tests;

@@ -97,7 +97,7 @@ fn at_once(config: Config) -> Plan {
 fn serve(plan: Plan, persist: bool, launch: Launch) -> Result<(), Failure> {
     raise_limits();
     let launch = move |config: &Config| launch(config, persist);
-    admin::run(plan, launch, &mut std::io::stdout()).map_err(Failure::failed)
+    Ok(admin::run(plan, launch, &mut std::io::stdout())?)
 }
 
 fn status(socket: &SocketArgs, json: bool) -> Result<(), Failure> {
@@ -116,7 +116,7 @@ fn status(socket: &SocketArgs, json: bool) -> Result<(), Failure> {
 
 fn ask(socket: &SocketArgs, request: Request) -> Result<(Response, String), Failure> {
     let path = socket.path()?;
-    let (response, line) = admin::ask(&path, request).map_err(Failure::failed)?;
+    let (response, line) = admin::ask(&path, request)?;
     match response {
         Response::Error { kind: ErrorKind::Configuration, message } => Err(Failure::Usage(message)),
         Response::Error { message, .. } => Err(Failure::Failed(message)),

@@ -1,8 +1,9 @@
 //! Clients of the control socket that mean no good, or know no better.
 
+use corbel_daemon::socket::{CLIENTS_MAX, IDLE_MAX};
+
 use super::*;
 use crate::admin::protocol::REQUEST_BYTES_MAX;
-use crate::admin::socket::{CLIENTS_MAX, IDLE_MAX};
 
 fn connect(world: &World) -> UnixStream {
     let stream = UnixStream::connect(&world.socket).unwrap();

@@ -16,18 +16,18 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::control::Control;
-use super::protocol::{ErrorKind, Line, REQUEST_BYTES_MAX, Request, Response};
+use crate::request::{ErrorKind, Request};
+use crate::service::{Response, Service};
 
 /// Clients at a time.
-pub(super) const CLIENTS_MAX: usize = 32;
+pub const CLIENTS_MAX: usize = 32;
 
 /// A client that takes longer for one request, or for taking its answer, is left.
-pub(super) const IDLE_MAX: Duration = Duration::from_secs(5);
+pub const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A bound control socket. Dropping it takes the file away.
 #[derive(Debug)]
-pub(super) struct ControlSocket {
+pub(crate) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     /// Held as long as the socket is ours: two daemons that start at once must not take each
@@ -36,11 +36,11 @@ pub(super) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds `path`, mode 0600. A socket that nobody answers at is replaced.
+    /// Binds `path` for `program`, mode 0600. A socket that nobody answers at is replaced.
     ///
     /// # Errors
     /// In words, with the cure.
-    pub(super) fn bind(path: &Path) -> Result<Self, String> {
+    pub(crate) fn bind(program: &str, path: &Path) -> Result<Self, String> {
         let at = path.display();
         let failed = |error: io::Error| format!("no control socket at {at}: {error}");
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -53,8 +53,8 @@ impl ControlSocket {
         }
         let running = || {
             format!(
-                "corbel-target is already running at {at}; stop it first (corbel-target stop), or \
-                 give this one another admin_socket"
+                "{program} is already running at {at}; stop it first ({program} stop), or give \
+                 this one another admin_socket"
             )
         };
         let lock = lock_file(path).map_err(failed)?;
@@ -83,7 +83,7 @@ impl ControlSocket {
     }
 
     /// Serves clients until dropped.
-    pub(super) async fn serve(&self, control: Control) {
+    pub(crate) async fn serve<S: Service>(&self, service: &S) {
         let places = Arc::new(Semaphore::new(CLIENTS_MAX));
         loop {
             let stream = match self.listener.accept().await {
@@ -95,12 +95,12 @@ impl ControlSocket {
                 }
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
-                refuse(&stream);
+                refuse::<S>(&stream);
                 continue;
             };
-            let control = control.clone();
+            let service = service.clone();
             tokio::spawn(async move {
-                if let Err(error) = converse(stream, &control).await {
+                if let Err(error) = converse(stream, &service).await {
                     tracing::debug!(%error, "a control client was left");
                 }
                 drop(place);
@@ -133,22 +133,23 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
-fn refuse(stream: &UnixStream) {
-    let response = Response::failed(format!("{CLIENTS_MAX} clients are connected; try again"));
+fn refuse<S: Service>(stream: &UnixStream) {
+    let message = format!("{CLIENTS_MAX} clients are connected; try again");
+    let response = S::Request::refusal(ErrorKind::Failed, message);
     // A new stream has room for a short line; if not, the client sees the end alone.
-    let _ = stream.try_write(&line(&response));
+    let _ = stream.try_write(&line::<S>(&response));
 }
 
-async fn converse(mut stream: UnixStream, control: &Control) -> io::Result<()> {
-    let mut buffer = [0; REQUEST_BYTES_MAX];
+async fn converse<S: Service>(mut stream: UnixStream, service: &S) -> io::Result<()> {
+    let mut buffer = vec![0; S::Request::BYTES_MAX];
     let mut filled = 0;
     let mut deadline = Instant::now() + IDLE_MAX;
+    let wrong = |message| S::Request::refusal(ErrorKind::Request, message);
     loop {
         let Some(end) = buffer[..filled].iter().position(|byte| *byte == b'\n') else {
             if filled == buffer.len() {
-                let message = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
-                let response = Response::Error { kind: ErrorKind::Request, message };
-                return say(&mut stream, &response).await;
+                let response = wrong(format!("a request has at most {filled} bytes"));
+                return say::<S>(&mut stream, &response).await;
             }
             let received = timeout_at(deadline, stream.read(&mut buffer[filled..])).await??;
             if received == 0 {
@@ -157,41 +158,40 @@ async fn converse(mut stream: UnixStream, control: &Control) -> io::Result<()> {
             filled += received;
             continue;
         };
-        let response = match serde_json::from_slice::<Line>(&buffer[..end]) {
-            Ok(Line { command: Request::Stop }) => return stop(stream, control).await,
-            Ok(Line { command }) => control.answer(command).await,
-            Err(error) => {
-                let message = format!(
-                    "no request: {error}; send {{\"command\":\"status\"}}, \"reload\" or \"stop\""
-                );
-                Response::Error { kind: ErrorKind::Request, message }
-            }
+        let response = match serde_json::from_slice::<S::Request>(&buffer[..end]) {
+            Ok(request) if request.ends() => return stop(stream, service, request).await,
+            Ok(request) => service.answer(request).await,
+            Err(error) => wrong(format!("no request: {error}; send {}", S::Request::EXAMPLE)),
         };
-        say(&mut stream, &response).await?;
+        say::<S>(&mut stream, &response).await?;
         buffer.copy_within(end + 1..filled, 0);
         filled -= end + 1;
         deadline = Instant::now() + IDLE_MAX;
     }
 }
 
-/// Answers when the target has ended, and hangs up when the process does: then its devices are
+/// Answers when everything has ended, and hangs up when the process does: then its devices are
 /// free for the next one.
-async fn stop(mut stream: UnixStream, control: &Control) -> io::Result<()> {
-    let mut end = control.orders().end();
-    let response = control.answer(Request::Stop).await;
+async fn stop<S: Service>(
+    mut stream: UnixStream,
+    service: &S,
+    request: S::Request,
+) -> io::Result<()> {
+    let mut end = service.orders().end();
+    let response = service.answer(request).await;
     let _ = end.wait_for(|ended| *ended).await;
-    let said = say(&mut stream, &response).await;
+    let said = say::<S>(&mut stream, &response).await;
     drop(end);
     said?;
     std::future::pending().await
 }
 
-fn line(response: &Response) -> Vec<u8> {
+fn line<S: Service>(response: &Response<S>) -> Vec<u8> {
     let mut line = serde_json::to_vec(response).expect("maps have text keys only");
     line.push(b'\n');
     line
 }
 
-async fn say(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
-    timeout(IDLE_MAX, stream.write_all(&line(response))).await?
+async fn say<S: Service>(stream: &mut UnixStream, response: &Response<S>) -> io::Result<()> {
+    timeout(IDLE_MAX, stream.write_all(&line::<S>(response))).await?
 }
