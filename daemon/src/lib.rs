@@ -30,3 +30,5 @@ pub mod run;
 pub mod service;
 pub mod signals;
 pub mod socket;
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 
 /// A request's longest line in bytes, newline included.
-pub(super) const REQUEST_BYTES_MAX: usize = 4096;
+const REQUEST_BYTES_MAX: usize = 4096;
 
 /// How long an answer may take: the end of a daemon with commands in flight takes longest.
 const ANSWER_MAX: Duration = Duration::from_secs(60);

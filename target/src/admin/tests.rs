@@ -1,12 +1,10 @@
 //! The control plane over real sockets, with a target that is none.
 
-mod hostile;
 mod rendering;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -122,14 +120,6 @@ fn status_reload_and_stop_are_answered() {
 }
 
 #[test]
-fn the_socket_is_for_its_owner_only() {
-    let world = World::start();
-    let mode = std::fs::metadata(&world.socket).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    world.stop();
-}
-
-#[test]
 fn a_second_daemon_is_told_that_the_first_one_runs() {
     let world = World::start();
     let config = config(&world.socket);
@@ -140,31 +130,6 @@ fn a_second_daemon_is_told_that_the_first_one_runs() {
     assert!(error.contains("already running"), "{error}");
     assert!(matches!(world.ask(Request::Status), Response::Status { .. }));
     world.stop();
-}
-
-#[test]
-fn a_socket_that_nobody_answers_at_is_replaced() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("target.sock");
-    drop(UnixListener::bind(&socket).unwrap());
-    assert!(socket.exists());
-    let config = config(&socket);
-    let source = Source::Fixed(Box::new(config.clone()));
-    World::with(folder, Plan { config, source, announce: false }).stop();
-}
-
-#[test]
-fn a_file_that_is_no_socket_is_left_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("precious");
-    std::fs::write(&path, "data").unwrap();
-    let config = config(&path);
-    let source = Source::Fixed(Box::new(config.clone()));
-    let launch = |_: &Config| Ok(Arc::new(Fake::default()) as Arc<dyn Daemon>);
-    let plan = Plan { config, source, announce: false };
-    let error = run(plan, launch, &mut Vec::new()).unwrap_err().to_string();
-    assert!(error.contains("no socket"), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), b"data");
 }
 
 #[test]
@@ -239,34 +204,34 @@ fn what_cannot_be_served_is_the_answer_to_a_reload() {
 }
 
 #[test]
-fn several_requests_may_come_at_once_on_one_connection() {
+fn what_is_no_request_is_answered_with_what_would_be() {
     let world = World::start();
     let mut stream = UnixStream::connect(&world.socket).unwrap();
-    stream.write_all(b"{\"command\":\"status\"}\n{\"command\":\"reload\"}\n{\"comm").unwrap();
-    stream.write_all(b"and\":\"status\"}\n").unwrap();
-    let mut lines = BufReader::new(&stream).lines();
-    let results: Vec<_> = (0..3)
-        .map(|_| {
-            let line = lines.next().unwrap().unwrap();
-            serde_json::from_str::<serde_json::Value>(&line).unwrap()["result"].clone()
-        })
-        .collect();
-    assert_eq!(results, ["status", "reloaded", "status"]);
-    drop(stream);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let answers = BufReader::new(stream.try_clone().unwrap());
+    let mut answers = answers.lines();
+    for line in [
+        &b"\n"[..],
+        b"GET / HTTP/1.1\r\n",
+        b"{\"command\":\"format\"}\n",
+        b"{\"command\":\"stop\",\"force\":true}\n",
+        b"{\"command\":{}}\n",
+        b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\n",
+        b"\xff\xfe\0\n",
+    ] {
+        stream.write_all(line).unwrap();
+        let answer = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        let Response::Error { kind, message } = answer else { panic!("{line:?}") };
+        assert_eq!(kind, ErrorKind::Request);
+        assert!(message.contains("{\"command\":\"status\"}"), "{message}");
+    }
+    assert!(!world.fake.state.lock().unwrap().stopped);
+    drop((stream, answers));
     world.stop();
 }
 
-fn http(address: std::net::SocketAddr, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(request).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 #[test]
-fn prometheus_is_answered_and_nothing_else_is() {
+fn prometheus_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder.path().join("target.sock"));
     // A port that was free a moment ago.
@@ -274,18 +239,10 @@ fn prometheus_is_answered_and_nothing_else_is() {
     config.daemon.metrics = Some(free);
     let source = Source::Fixed(Box::new(config.clone()));
     let world = World::with(folder, Plan { config, source, announce: false });
-    let good = http(free, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(good.starts_with("HTTP/1.1 200 OK\r\n"), "{good}");
-    assert!(good.contains("corbel_flush_failures_total 0") && good.ends_with("# EOF\n"), "{good}");
-    for (request, status) in [
-        (&b"GET /etc/passwd HTTP/1.1\r\n\r\n"[..], "404"),
-        (b"POST /metrics HTTP/1.1\r\n\r\n", "405"),
-        (b"GET /metrics SPDY/9\r\n\r\n", "400"),
-        (b"\r\n\r\n", "400"),
-        (&[b'x'; 8192], "431"),
-    ] {
-        assert_eq!(&http(free, request)[9..12], status);
-    }
-    assert!(http(free, b"HEAD / HTTP/1.1\r\n\r\n").ends_with("\r\n\r\n"));
+    let mut stream = TcpStream::connect(free).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let page = std::io::read_to_string(stream).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(page.contains("corbel_flush_failures_total 0") && page.ends_with("# EOF\n"), "{page}");
     world.stop();
 }
