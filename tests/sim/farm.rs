@@ -38,18 +38,7 @@ pub enum News {
 
 /// A volume of `sectors` on a disk with a volatile cache.
 pub fn volatile_volume(sectors: usize) -> Arc<Volume> {
-    let facts = Facts {
-        block_bytes: 512,
-        physical_bytes: 512,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache: true,
-        discard: true,
-        discard_granularity_bytes: 512,
-        discard_zeroes: true,
-        rotational: false,
-        atomic_bytes: 0,
-    };
+    let facts = Facts::volatile(512);
     let identity = Identity::from_source("simulated");
     let bytes = (sectors * SECTOR_BYTES) as u64;
     Arc::new(Volume::new(VOLUME, "sim".into(), identity, facts, Options::default(), bytes))

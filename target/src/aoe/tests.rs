@@ -83,18 +83,7 @@ struct World {
 }
 
 fn slot(shelf: u16, number: u8, allow: Vec<Mac>) -> Arc<Slot> {
-    let facts = Facts {
-        block_bytes: 512,
-        physical_bytes: 512,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache: true,
-        discard: false,
-        discard_granularity_bytes: 0,
-        discard_zeroes: false,
-        rotational: false,
-        atomic_bytes: 0,
-    };
+    let facts = Facts::volatile(512);
     let identity = Identity::from_source("test");
     let options = volume::Options::default();
     let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 20);

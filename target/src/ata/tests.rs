@@ -13,18 +13,7 @@ use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 const MIB: u64 = 1 << 20;
 
 fn facts(block_bytes: u32) -> Facts {
-    Facts {
-        block_bytes,
-        physical_bytes: 4096,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache: true,
-        discard: true,
-        discard_granularity_bytes: 4096,
-        discard_zeroes: true,
-        rotational: false,
-        atomic_bytes: 0,
-    }
+    Facts { physical_bytes: 4096, discard_granularity_bytes: 4096, ..Facts::volatile(block_bytes) }
 }
 
 fn disk_with(block_bytes: u32, options: Options, acknowledge: Acknowledge) -> Disk {

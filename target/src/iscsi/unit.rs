@@ -207,18 +207,7 @@ mod tests {
         View { luns: &[Lun::ZERO], luns_generation: 0, port_name: "iqn.x,t,0x0001", group: 1 };
 
     fn unit() -> Arc<LogicalUnit> {
-        let facts = Facts {
-            block_bytes: 512,
-            physical_bytes: 512,
-            optimal_bytes: 0,
-            granularity_bytes: 0,
-            volatile_cache: true,
-            discard: true,
-            discard_granularity_bytes: 512,
-            discard_zeroes: true,
-            rotational: false,
-            atomic_bytes: 0,
-        };
+        let facts = Facts::volatile(512);
         let options = Options { thin: true, ..Options::default() };
         let identity = Identity::from_source("t");
         let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 20);

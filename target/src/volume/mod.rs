@@ -44,6 +44,25 @@ pub struct Facts {
     pub atomic_bytes: u32,
 }
 
+impl Facts {
+    /// A device with a volatile cache that can deallocate, and that tells nothing else: what tests
+    /// and simulations begin with.
+    pub const fn volatile(block_bytes: u32) -> Self {
+        Self {
+            block_bytes,
+            physical_bytes: block_bytes,
+            optimal_bytes: 0,
+            granularity_bytes: 0,
+            volatile_cache: true,
+            discard: true,
+            discard_granularity_bytes: block_bytes,
+            discard_zeroes: true,
+            rotational: false,
+            atomic_bytes: 0,
+        }
+    }
+}
+
 /// How an export was configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {

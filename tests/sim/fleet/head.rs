@@ -358,18 +358,7 @@ const fn source(alien: bool) -> &'static str {
 }
 
 fn volume(plan: &Plan, alien: bool, sectors: usize) -> Arc<Volume> {
-    let facts = Facts {
-        block_bytes: plan.block_bytes,
-        physical_bytes: plan.block_bytes,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache: true,
-        discard: true,
-        discard_granularity_bytes: plan.block_bytes,
-        discard_zeroes: true,
-        rotational: false,
-        atomic_bytes: 0,
-    };
+    let facts = Facts::volatile(plan.block_bytes);
     let id = if alien { ALIEN } else { OURS };
     let identity = Identity::from_source(source(alien));
     let options = VolumeOptions { thin: true, ..VolumeOptions::default() };

@@ -165,18 +165,7 @@ pub(super) const ERRORS: [BlockError; 4] =
 
 /// A volume of `bytes` that can do everything.
 pub(super) fn volume(bytes: u64, options: Options) -> Volume {
-    let facts = Facts {
-        block_bytes: 512,
-        physical_bytes: 4096,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache: true,
-        discard: true,
-        discard_granularity_bytes: 512,
-        discard_zeroes: true,
-        rotational: false,
-        atomic_bytes: 0,
-    };
+    let facts = Facts { physical_bytes: 4096, ..Facts::volatile(512) };
     let identity = Identity::from_source("fuzzed");
     Volume::new(VolumeId(0), "fuzzed".into(), identity, facts, options, bytes)
 }

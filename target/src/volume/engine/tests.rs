@@ -108,18 +108,7 @@ impl Host for World {
 }
 
 fn volume(volatile_cache: bool) -> Arc<Volume> {
-    let facts = Facts {
-        block_bytes: 512,
-        physical_bytes: 4096,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache,
-        discard: true,
-        discard_granularity_bytes: 512,
-        discard_zeroes: true,
-        rotational: false,
-        atomic_bytes: 0,
-    };
+    let facts = Facts { physical_bytes: 4096, volatile_cache, ..Facts::volatile(512) };
     let identity = Identity::from_source("test");
     Arc::new(Volume::new(VolumeId(0), "v".into(), identity, facts, Options::default(), 1 << 20))
 }

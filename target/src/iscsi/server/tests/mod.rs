@@ -140,18 +140,7 @@ struct World {
 const TARGET: &str = "iqn.2026-11.org.example:disk";
 
 fn targets(allow: Allow) -> Arc<Targets<Disk>> {
-    let facts = Facts {
-        block_bytes: 512,
-        physical_bytes: 512,
-        optimal_bytes: 0,
-        granularity_bytes: 0,
-        volatile_cache: false,
-        discard: false,
-        discard_granularity_bytes: 0,
-        discard_zeroes: false,
-        rotational: false,
-        atomic_bytes: 0,
-    };
+    let facts = Facts { volatile_cache: false, ..Facts::volatile(512) };
     let (identity, options) = (Identity::from_source("t"), Options::default());
     let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 20);
     let target = Target {
