@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use corbel_proto::time::Duration;
 use corbel_target::ata::Acknowledge;
-use corbel_tests::checker::{Action, Command, Content, Fault, History, stamp};
+use corbel_tests::checker::{Action, Command, Fault, History, Ledger, Work, stamp};
 use corbel_tests::disk::SECTOR_BYTES;
 use corbel_tests::for_seeds;
 use corbel_tests::house::{Done, House, News};
@@ -103,27 +103,12 @@ fn both_protocols_see_one_device() {
     });
 }
 
-/// What is known of one sector. Writes to it are sent one at a time, so their numbers grow.
-#[derive(Debug, Clone, Copy, Default)]
-struct Known {
-    sent: u64,
-    acknowledged: u64,
-    promised: u64,
-    busy: bool,
-}
-
-#[derive(Debug)]
-enum Work {
-    Write { first: u64, count: u64, durable: bool },
-    Flush(Vec<u64>),
-}
-
 /// Load until a random instant, then the power fails.
 fn power(seed: u64, acknowledge: Acknowledge) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let mut house = House::new(rng.fork(), SHARDS, 32, Weather::default(), acknowledge);
     let sessions = [house.log_in(0), house.log_in(1)];
-    let mut known = vec![Known::default(); 32];
+    let mut ledger = Ledger::new(32);
     let mut works: HashMap<u64, Work> = HashMap::new();
     let mut number = 0;
     house.alarm(Duration::from_micros(1 + rng.below(80_000)), 1);
@@ -132,18 +117,15 @@ fn power(seed: u64, acknowledge: Acknowledge) -> Result<(), String> {
             number += 1;
             let session = sessions[usize::try_from(rng.below(2)).unwrap()];
             let (first, count) = (rng.below(SECTORS - 4), 1 + rng.below(4));
-            let range = usize::try_from(first).unwrap()..usize::try_from(first + count).unwrap();
-            if rng.percent(15) || known[range.clone()].iter().any(|sector| sector.busy) {
-                let covered = known.iter().map(|sector| sector.acknowledged).collect();
-                works.insert(number, Work::Flush(covered));
+            if rng.percent(15) || ledger.is_busy(first, count) {
+                works.insert(number, ledger.flush());
                 let sync = cdb(SYNCHRONIZE_CACHE_10, 0, 0, false);
                 house.iscsi(session, number, sync, Ok(Vec::new()));
                 continue;
             }
-            known[range].iter_mut().for_each(|s| (s.sent, s.busy) = (number, true));
             let bytes = stamp::filled(count, SECTOR_BYTES, number, first);
             let (aoe, fua) = (rng.percent(50), rng.percent(50));
-            works.insert(number, Work::Write { first, count, durable: aoe || fua });
+            works.insert(number, ledger.write(number, first, count, aoe || fua));
             if aoe {
                 let sectors = u8::try_from(count).unwrap();
                 house.aoe(&tags(number, 1), first, sectors, Some(&bytes));
@@ -157,31 +139,10 @@ fn power(seed: u64, acknowledge: Acknowledge) -> Result<(), String> {
             News::Iscsi(Done { id, good, .. }) => (id, good),
         };
         assert!(good, "command {number} failed without a fault");
-        match works.remove(&number).expect("sent once") {
-            Work::Flush(covered) => {
-                for (sector, covered) in known.iter_mut().zip(covered) {
-                    sector.promised = sector.promised.max(covered);
-                }
-            }
-            Work::Write { first, count, durable } => {
-                for sector in first..first + count {
-                    let sector = &mut known[usize::try_from(sector).unwrap()];
-                    (sector.acknowledged, sector.busy) = (number, false);
-                    if durable {
-                        sector.promised = number;
-                    }
-                }
-            }
-        }
+        ledger.acknowledged(number, works.remove(&number).expect("sent once"));
     }
     house.world.power_cut();
-    for (known, content) in known.iter().zip(stamp::read_all(&house.read_disk(), SECTOR_BYTES, 0)) {
-        match content {
-            Content::Of(number) if (known.promised..=known.sent).contains(&number) => {}
-            other => return Err(format!("{known:?}, but the disk holds {other:?}")),
-        }
-    }
-    Ok(())
+    ledger.judge(&house.read_disk())
 }
 
 #[test]

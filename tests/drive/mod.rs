@@ -7,7 +7,9 @@
 mod disk;
 pub mod process;
 
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 pub use disk::{AoeDisk, Disk, Ended, IscsiDisk, Operation};
 
@@ -20,6 +22,44 @@ use corbel_proto::time::Duration;
 
 /// How long any answer may take before a test says that the target hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whatever went wrong.
+pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A test program's exit code: 0, or 1 with the reason on stderr.
+pub fn end<E: Display>(program: &str, done: Result<(), E>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where the device under test is, over either protocol: a program's options.
+#[derive(Debug, clap::Args)]
+pub struct Places {
+    /// The iSCSI portal.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub portal: SocketAddr,
+    /// The iSCSI target's name.
+    #[arg(long, value_name = "IQN")]
+    pub target: String,
+    /// The unit.
+    #[arg(long, default_value_t = 0)]
+    pub lun: u16,
+    /// The same device over AoE.
+    #[arg(long, value_name = "SHELF.SLOT@IFACE")]
+    pub aoe: AoePlace,
+}
+
+impl Places {
+    /// The unit.
+    pub fn iscsi(&self) -> IscsiPlace {
+        IscsiPlace { portal: self.portal, target: self.target.clone(), lun: self.lun }
+    }
+}
 
 /// Where a LUN is.
 #[derive(Debug, Clone)]

@@ -6,7 +6,6 @@
 //!
 //! Exit code 0: no fault found; 1: a fault, or a path broke; 2: wrong usage.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,7 +14,7 @@ use corbel_initiator::identity::Identity;
 use corbel_proto::aoe::initiator::Operation as AoeOperation;
 use corbel_proto::ata::Identify;
 use corbel_tests::checker::{Action, Command, Content, Fault, History, stamp};
-use corbel_tests::drive::{AoePlace, Disk, IscsiPlace, Operation, PATIENCE};
+use corbel_tests::drive::{AnyError, AoePlace, Disk, IscsiPlace, Operation, PATIENCE, Places, end};
 use corbel_tests::rng::Rng;
 
 /// How long AoE clients wait before they send a frame again.
@@ -27,18 +26,8 @@ const BLOCK_BYTES: usize = 512;
 #[derive(Debug, Parser)]
 #[command(about = "Overlapping I/O on one export over AoE and iSCSI, judged by a checker")]
 struct Arguments {
-    /// The iSCSI portal.
-    #[arg(long, value_name = "ADDR:PORT")]
-    portal: SocketAddr,
-    /// The iSCSI target's name.
-    #[arg(long, value_name = "IQN")]
-    target: String,
-    /// The unit.
-    #[arg(long, default_value_t = 0)]
-    lun: u16,
-    /// The same device over AoE.
-    #[arg(long, value_name = "SHELF.SLOT@IFACE")]
-    aoe: AoePlace,
+    #[command(flatten)]
+    places: Places,
     /// Clients of each protocol.
     #[arg(long, default_value_t = 3)]
     clients: u32,
@@ -66,8 +55,6 @@ struct Arguments {
     seed: u64,
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 struct Client {
     number: u32,
     disk: Box<dyn Disk>,
@@ -78,25 +65,13 @@ struct Client {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(summary) => {
-            println!("{summary}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("cross-protocol: {error}; seed {}", arguments.seed);
-            ExitCode::FAILURE
-        }
-    }
+    let done = run(&arguments).map(|summary| println!("{summary}"));
+    end("cross-protocol", done.map_err(|error| format!("{error}; seed {}", arguments.seed)))
 }
 
 fn run(arguments: &Arguments) -> Result<String, AnyError> {
-    let place = IscsiPlace {
-        portal: arguments.portal,
-        target: arguments.target.clone(),
-        lun: arguments.lun,
-    };
-    compare_identity(&place, &arguments.aoe)?;
+    let place = arguments.places.iscsi();
+    compare_identity(&place, &arguments.places.aoe)?;
     let mut clients = connect(arguments, &place)?;
     let mut contents = prepare(arguments, &mut clients)?;
     let (mut commands, mut longest, mut unjudged) = (0, 0, 0);
@@ -156,7 +131,7 @@ fn connect(arguments: &Arguments, place: &IscsiPlace) -> Result<Vec<Client>, Any
     for number in 1..=arguments.clients {
         let disk: Box<dyn Disk> = Box::new(place.connect(number)?);
         clients.push(Client { number, disk, rng: seeds.fork(), writes: 0 });
-        let mut disk = arguments.aoe.connect(number)?;
+        let mut disk = arguments.places.aoe.connect(number)?;
         disk.client().duplicate_percent = arguments.duplicates;
         disk.client().patience = REPEAT_AFTER;
         let number = number + 100;

@@ -10,7 +10,7 @@
 //! Exit code 0: all promises kept; 1: one broken; 2: wrong usage.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use corbel_proto::aoe::initiator::discover;
 use corbel_target::admin::{self, Request, Response};
 use corbel_tests::checker::stamp;
 use corbel_tests::drive::process::resident_kib;
-use corbel_tests::drive::{AoePlace, Disk, IscsiDisk, IscsiPlace, Operation, options};
+use corbel_tests::drive::{AnyError, Disk, IscsiDisk, IscsiPlace, Operation, Places, end, options};
 use corbel_tests::rng::Rng;
 
 const BLOCK_BYTES: usize = 512;
@@ -32,18 +32,8 @@ const BLOCK_BYTES: usize = 512;
 #[derive(Debug, Parser)]
 #[command(about = "Malformed frames and PDUs against a target, while good clients go on")]
 struct Arguments {
-    /// The iSCSI portal.
-    #[arg(long, value_name = "ADDR:PORT")]
-    portal: SocketAddr,
-    /// The iSCSI target's name.
-    #[arg(long, value_name = "IQN")]
-    target: String,
-    /// The unit.
-    #[arg(long, default_value_t = 0)]
-    lun: u16,
-    /// The same device over AoE.
-    #[arg(long, value_name = "SHELF.SLOT@IFACE")]
-    aoe: AoePlace,
+    #[command(flatten)]
+    places: Places,
     /// The interface at the other end of the link: the target's, or that of a third station.
     #[arg(long, value_name = "IFACE")]
     opposite: String,
@@ -69,8 +59,6 @@ struct Arguments {
     seed: u64,
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 /// What the threads share.
 struct Stage<'a> {
     arguments: &'a Arguments,
@@ -85,28 +73,15 @@ struct Stage<'a> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(summary) => {
-            println!("{summary}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("hostile: {error}; seed {}", arguments.seed);
-            ExitCode::FAILURE
-        }
-    }
+    let done = run(&arguments).map(|summary| println!("{summary}"));
+    end("hostile", done.map_err(|error| format!("{error}; seed {}", arguments.seed)))
 }
 
 fn run(arguments: &Arguments) -> Result<String, AnyError> {
-    let place = IscsiPlace {
-        portal: arguments.portal,
-        target: arguments.target.clone(),
-        lun: arguments.lun,
-    };
     let stage = Stage {
         arguments,
-        place,
-        shelf: arguments.aoe.find()?.1.remote,
+        place: arguments.places.iscsi(),
+        shelf: arguments.places.aoe.find()?.1.remote,
         over: AtomicBool::new(false),
         slowest_ns: AtomicU64::new(0),
         good: AtomicU64::new(0),
@@ -269,7 +244,7 @@ fn good_iscsi(stage: &Stage<'_>) -> Result<(), AnyError> {
 
 fn good_aoe(stage: &Stage<'_>) -> Result<(), AnyError> {
     let mut disk =
-        stage.arguments.aoe.connect(1).map_err(|error| format!("AoE discovery: {error}"))?;
+        stage.arguments.places.aoe.connect(1).map_err(|error| format!("AoE discovery: {error}"))?;
     let mut id = 0;
     while stage.goes_on() {
         id += 1;
@@ -282,7 +257,7 @@ fn good_aoe(stage: &Stage<'_>) -> Result<(), AnyError> {
 fn good_discovery(stage: &Stage<'_>) -> Result<(), AnyError> {
     while stage.goes_on() {
         let found =
-            stage.arguments.aoe.find().map_err(|error| format!("AoE discovery: {error}"))?;
+            stage.arguments.places.aoe.find().map_err(|error| format!("AoE discovery: {error}"))?;
         if found.1.remote != stage.shelf {
             return Err(format!("AoE discovery: took {:?} for the shelf", found.1).into());
         }
@@ -333,7 +308,7 @@ fn damage(bytes: &mut Vec<u8>, rng: &mut Rng, header: usize) {
 
 /// AoE frames to the shelf: headers, registers and config strings spoiled.
 fn bad_frames(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyError> {
-    let aoe = &stage.arguments.aoe;
+    let aoe = &stage.arguments.places.aoe;
     let mut port = Port::open(&aoe.interface)?;
     let mut taken = 0;
     for _ in 0..count {
@@ -366,7 +341,7 @@ fn bad_frames(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyErro
 /// A station at the other end of the link says that it is the shelf, although nobody asked it: in
 /// the name of the client's own station, or of one that does not exist.
 fn lies(stage: &Stage<'_>, mut rng: Rng) -> Result<(), AnyError> {
-    let aoe = &stage.arguments.aoe;
+    let aoe = &stage.arguments.places.aoe;
     let own = Port::open(&aoe.interface)?.mac;
     let mut port = Port::open(&stage.arguments.opposite)?;
     while stage.goes_on() {
@@ -406,13 +381,13 @@ fn bad_pdus(stage: &Stage<'_>, count: u64, mut rng: Rng) -> Result<(), AnyError>
         let batch = 1 + rng.below(400);
         sent += batch;
         let stream = match rng.below(4) {
-            0 => TcpStream::connect(stage.arguments.portal),
+            0 => TcpStream::connect(stage.arguments.places.portal),
             _ => {
                 let wanted = options(number);
                 match stage.place.connect_as(&wanted) {
                     Ok(mut disk) => disk.session().stream().try_clone(),
                     // The target may well refuse one session too many.
-                    Err(_) => TcpStream::connect(stage.arguments.portal),
+                    Err(_) => TcpStream::connect(stage.arguments.places.portal),
                 }
             }
         };

@@ -7,7 +7,6 @@
 //!
 //! Exit code 0: all answered; 1: one was not; 2: wrong usage.
 
-use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -15,25 +14,17 @@ use clap::Parser;
 use corbel_initiator::blocking::{aoe::Port, now};
 use corbel_proto::iscsi::initiator::CommandId;
 use corbel_tests::checker::stamp;
-use corbel_tests::drive::{AoePlace, Disk, IscsiDisk, IscsiPlace, Operation, PATIENCE};
+use corbel_tests::drive::{
+    AnyError, AoePlace, Disk, IscsiDisk, IscsiPlace, Operation, PATIENCE, Places, end,
+};
 
 const BLOCK_BYTES: usize = 512;
 
 #[derive(Debug, Parser)]
 #[command(about = "Control requests are answered while storage hangs")]
 struct Arguments {
-    /// The iSCSI portal.
-    #[arg(long, value_name = "ADDR:PORT")]
-    portal: SocketAddr,
-    /// The iSCSI target's name.
-    #[arg(long, value_name = "IQN")]
-    target: String,
-    /// The unit.
-    #[arg(long, default_value_t = 0)]
-    lun: u16,
-    /// The same device over AoE.
-    #[arg(long, value_name = "SHELF.SLOT@IFACE")]
-    aoe: AoePlace,
+    #[command(flatten)]
+    places: Places,
     /// Shell command that makes the store hang.
     #[arg(long)]
     hang: String,
@@ -48,8 +39,6 @@ struct Arguments {
     limit_ms: u64,
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 /// Lets the store go on, whatever happens.
 struct Release<'a>(&'a str);
 
@@ -62,13 +51,7 @@ impl Drop for Release<'_> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hung-storage: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end("hung-storage", run(&Arguments::parse()))
 }
 
 fn shell(command: &str) -> Result<(), AnyError> {
@@ -77,11 +60,7 @@ fn shell(command: &str) -> Result<(), AnyError> {
 }
 
 fn run(arguments: &Arguments) -> Result<(), AnyError> {
-    let place = IscsiPlace {
-        portal: arguments.portal,
-        target: arguments.target.clone(),
-        lun: arguments.lun,
-    };
+    let place = arguments.places.iscsi();
     let limit = Duration::from_millis(arguments.limit_ms);
     let write = |id: u64| Operation::Write {
         first: id * 8,
@@ -105,7 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), AnyError> {
         println!("a new session logged in within {:?}", now().since(began));
         shell(&format!("timeout {} {}", arguments.limit_ms.div_ceil(1000), arguments.status))?;
         println!("`{}` answered", arguments.status);
-        find_shelf(&arguments.aoe, limit)?;
+        find_shelf(&arguments.places.aoe, limit)?;
         abort_waiting(&mut disk, write(1), limit)?;
         disk.session().connection().abort(CommandId(1));
         let took = disk.session().ping(limit)?;

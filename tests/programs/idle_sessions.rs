@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use corbel_initiator::blocking::now;
 use corbel_tests::drive::process::{at_share, resident_kib};
-use corbel_tests::drive::{Disk, IscsiDisk, IscsiPlace, Operation, PATIENCE};
+use corbel_tests::drive::{AnyError, Disk, IscsiDisk, IscsiPlace, Operation, PATIENCE, end};
 use corbel_tests::rng::Rng;
 
 #[derive(Debug, Parser)]
@@ -45,8 +45,6 @@ struct Arguments {
     program: Vec<String>,
 }
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 struct Running(Child);
 
 impl Drop for Running {
@@ -58,14 +56,7 @@ impl Drop for Running {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("idle-sessions: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    end("idle-sessions", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<(), AnyError> {

@@ -20,12 +20,14 @@
 //! milliseconds. Long runs are cut into epochs: all clients pause, one reads everything, and what
 //! it read is the next epoch's start ([`History::starting_with`]).
 
+mod ledger;
 mod order;
 pub mod stamp;
 
 use std::fmt;
 use std::ops::Range;
 
+pub use ledger::{Ledger, Work};
 pub use stamp::{Content, WriteId};
 
 /// A moment, in any unit, on one clock for all clients.
