@@ -7,6 +7,7 @@
 //! volume/     one exported device: geometry, identity, range lock, durability, requests
 //! ata/        the ATA disk that AoE clients see
 //! aoe/        shelves and slots: config string, MAC mask, reservation; frames to requests
+//! reservation/ who may touch a volume, decided for all protocols
 //! scsi/       the logical unit that iSCSI initiators see; blind to its transport
 //! iscsi/      portals, targets, sessions; the wire machine of corbel-proto to logical units
 //! shard.rs    one core's share of all of it
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod host;
 pub mod iscsi;
+pub mod reservation;
 pub mod scsi;
 pub mod shard;
 pub mod shell;

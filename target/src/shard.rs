@@ -16,6 +16,14 @@ use crate::iscsi::server::{ConnId, Context, IscsiServer, Refusal};
 use crate::scsi::LogicalUnit;
 use crate::volume::engine::{Engine, Owner};
 
+/// Marks tokens of state files that iSCSI asked for; AoE's are small numbers.
+const OF_ISCSI: u64 = 1 << 63;
+
+/// The token for [`Host::persist`] of iSCSI's own `number`.
+pub(crate) const fn persist_token(number: u64) -> u64 {
+    number | OF_ISCSI
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Shard<B: Buffer> {
@@ -107,6 +115,21 @@ impl<B: Buffer> Shard<B> {
         extent: Extent,
     ) {
         self.engine.status_done(host, token, extent);
+        self.settle(host);
+    }
+
+    /// A state file is stable, or could not be written.
+    pub fn persisted<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        token: u64,
+        kept: bool,
+    ) {
+        if token & OF_ISCSI == 0 {
+            return self.aoe.persisted(token, kept);
+        }
+        let mut context = Context { host, engine: &mut self.engine };
+        self.iscsi.persisted(token & !OF_ISCSI, kept, &mut context);
         self.settle(host);
     }
 

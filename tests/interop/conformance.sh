@@ -10,6 +10,8 @@ suites="Read6 Read10 Read12 Read16 ReadCapacity10 ReadCapacity16 Write10 Write12
  Inquiry ModeSense6 TestUnitReady Mandatory ReportSupportedOpcodes StartStopUnit
  Verify10 Verify12 Verify16 WriteVerify10 WriteVerify12 WriteVerify16 WriteSame10 WriteSame16
  CompareAndWrite OrWrite Prefetch10 Prefetch16 ReadDefectData10 ReadDefectData12
+ PrinReadKeys PrinServiceactionRange PrinReportCapabilities ProutRegister ProutReserve ProutClear
+ ProutPreempt Reserve6 MultipathIO
  iSCSIcmdsn iSCSIdatasn iSCSIResiduals iSCSITMF
  thin/Inquiry thin/Unmap thin/GetLBAStatus thin/WriteSame10 thin/WriteSame16 thin/CompareAndWrite
  thin/ReadCapacity16
@@ -70,8 +72,11 @@ results_of() { # LOG SUITE
 
 for suite in $suites; do
   log=$WORK/${suite/\//-}.out
+  url=iscsi://127.0.0.1:3260/$IQN/$(lun_of "${suite%/*}")
+  urls=("$url")
+  [ "$suite" != MultipathIO ] || urls+=("$url")
   nsenter --net="/run/netns/$NS" -- timeout 30 iscsi-test-cu -d -g -v -t "ALL.${suite#*/}" \
-    "iscsi://127.0.0.1:3260/$IQN/$(lun_of "${suite%/*}")" </dev/null >"$log" 2>&1 || true
+    "${urls[@]}" </dev/null >"$log" 2>&1 || true
   results_of "$log" "$suite" >>"$WORK/results.txt"
   kill -0 "$TARGET_PID" || fail "the target died in suite $suite"
 done

@@ -4,6 +4,7 @@
 //! the meaning of a transfer (protection information, NACA) are refused with a field pointer.
 
 use super::opcode::{Class, Opcode};
+use super::reservation::{InAction, OutAction};
 use super::sense::{Condition, Sense};
 
 /// Consecutive blocks.
@@ -101,6 +102,26 @@ pub struct ReportOpcodes {
     pub allocation: u32,
 }
 
+/// PERSISTENT RESERVE OUT (SPC-4 6.16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReserveOut {
+    /// SERVICE ACTION.
+    pub action: OutAction,
+    /// SCOPE and TYPE, as they stand.
+    pub scope_type: u8,
+    /// PARAMETER LIST LENGTH.
+    pub len: u32,
+}
+
+/// RESERVE and RELEASE of SPC-2 (7.21 to 7.24).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LegacyReserve {
+    /// RELEASE.
+    pub release: bool,
+    /// Extents or third parties are named, by the byte and bit that says so.
+    pub odd: Option<(u16, u8)>,
+}
+
 /// READ DEFECT DATA (SBC-3 5.17).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadDefects {
@@ -148,6 +169,14 @@ pub enum Command {
         allocation: u32,
     },
     ReadDefects(ReadDefects),
+    ReserveIn {
+        /// SERVICE ACTION.
+        action: InAction,
+        /// ALLOCATION LENGTH.
+        allocation: u16,
+    },
+    ReserveOut(ReserveOut),
+    LegacyReserve(LegacyReserve),
     ModeSense(ModeSense),
     ModeSelect(ModeSelect),
     Read {
@@ -333,6 +362,13 @@ impl Cdb {
             }
             0x37 | 0xb7 => Command::ReadDefects(self.read_defects()),
             0x41 | 0x93 => Command::WriteSame(self.unprotected()?.write_same()),
+            0x16 | 0x17 | 0x56 | 0x57 => Command::LegacyReserve(self.legacy_reserve()),
+            0x5e => Command::ReserveIn { action: self.in_action()?, allocation: self.u16(7) },
+            0x5f => Command::ReserveOut(ReserveOut {
+                action: self.out_action()?,
+                scope_type: self.0[2],
+                len: self.u32(5),
+            }),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
             0x89 => {
                 let blocks = u32::from(self.unprotected()?.0[13]);
@@ -385,6 +421,36 @@ impl Cdb {
             save: self.bit(1, 0),
             len: if ten { self.u16(7) } else { u16::from(self.0[4]) },
         }
+    }
+
+    fn legacy_reserve(&self) -> LegacyReserve {
+        // Third party, LONGID, and extents: bits 4, 1 and 0.
+        let odd = [4, 1, 0].into_iter().find(|bit| self.bit(1, *bit)).map(|bit| (1, bit));
+        LegacyReserve { release: self.0[0] & 1 != 0, odd }
+    }
+
+    fn in_action(&self) -> Result<InAction, Sense> {
+        Ok(match self.0[1] & 0x1f {
+            0 => InAction::ReadKeys,
+            1 => InAction::ReadReservation,
+            2 => InAction::ReportCapabilities,
+            3 => InAction::ReadFullStatus,
+            _ => return Err(Sense::invalid_cdb(1, Some(4))),
+        })
+    }
+
+    fn out_action(&self) -> Result<OutAction, Sense> {
+        Ok(match self.0[1] & 0x1f {
+            0 => OutAction::Register,
+            1 => OutAction::Reserve,
+            2 => OutAction::Release,
+            3 => OutAction::Clear,
+            4 => OutAction::Preempt,
+            5 => OutAction::PreemptAndAbort,
+            6 => OutAction::RegisterAndIgnoreExistingKey,
+            7 => OutAction::RegisterAndMove,
+            _ => return Err(Sense::invalid_cdb(1, Some(4))),
+        })
     }
 
     fn read_defects(&self) -> ReadDefects {

@@ -22,8 +22,10 @@ pub mod inquiry;
 pub mod lun;
 pub mod mode;
 pub mod opcode;
+pub mod reservation;
 pub mod sense;
 pub mod status;
+pub mod transport_id;
 pub mod unmap;
 pub mod vpd;
 

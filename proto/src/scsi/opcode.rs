@@ -14,6 +14,8 @@ pub enum Class {
     Inspect,
     /// Changes how the unit behaves.
     Configure,
+    /// Asks about reservations or changes them; they decide themselves.
+    Reserve,
     /// Asks about the medium.
     Medium,
     /// Reads blocks.
@@ -83,8 +85,10 @@ const BY_CODE: [u8; 256] = {
 /// Short names for the bytes of a usage mask: an LBA or length is all ones.
 #[rustfmt::skip]
 pub const OPCODES: &[Opcode] = {
-    use Class::{Configure, Flush, Identify, Inspect, Medium, Read, Write};
+    use Class::{Configure, Flush, Identify, Inspect, Medium, Read, Reserve, Write};
     const F: u8 = 0xff;
+    const IN: &[u8] = &[0x5e, 0x1f, 0, 0, 0, 0, 0, F, F, 0];
+    const OUT: &[u8] = &[0x5f, 0x1f, F, 0, 0, F, F, F, F, 0];
     &[
         op("TEST UNIT READY", Medium, &[0x00, 0, 0, 0, 0, 0]),
         op("REQUEST SENSE", Identify, &[0x03, 0x01, 0, 0, F, 0]),
@@ -92,6 +96,8 @@ pub const OPCODES: &[Opcode] = {
         op("WRITE(6)", Write, &[0x0a, 0x1f, F, F, F, 0]),
         op("INQUIRY", Identify, &[0x12, 0x01, F, F, F, 0]),
         op("MODE SELECT(6)", Configure, &[0x15, 0x11, 0, 0, F, 0]),
+        op("RESERVE(6)", Reserve, &[0x16, 0x13, 0, 0, 0, 0]),
+        op("RELEASE(6)", Reserve, &[0x17, 0x13, 0, 0, 0, 0]),
         op("MODE SENSE(6)", Inspect, &[0x1a, 0x08, F, F, F, 0]),
         op("START STOP UNIT", Configure, &[0x1b, 0x01, 0, 0, 0xf7, 0]),
         op("PREVENT ALLOW MEDIUM REMOVAL", Configure, &[0x1e, 0, 0, 0, 0x03, 0]),
@@ -106,7 +112,21 @@ pub const OPCODES: &[Opcode] = {
         op("WRITE SAME(10)", Write, &[0x41, 0xf8, F, F, F, F, 0, F, F, 0]),
         op("UNMAP", Write, &[0x42, 0x01, 0, 0, 0, 0, 0, F, F, 0]),
         op("MODE SELECT(10)", Configure, &[0x55, 0x11, 0, 0, 0, 0, 0, F, F, 0]),
+        op("RESERVE(10)", Reserve, &[0x56, 0x13, 0, 0, 0, 0, 0, 0, 0, 0]),
+        op("RELEASE(10)", Reserve, &[0x57, 0x13, 0, 0, 0, 0, 0, 0, 0, 0]),
         op("MODE SENSE(10)", Inspect, &[0x5a, 0x18, F, F, 0, 0, 0, F, F, 0]),
+        action("PERSISTENT RESERVE IN READ KEYS", 0x0, Reserve, IN),
+        action("PERSISTENT RESERVE IN READ RESERVATION", 0x1, Reserve, IN),
+        action("PERSISTENT RESERVE IN REPORT CAPABILITIES", 0x2, Reserve, IN),
+        action("PERSISTENT RESERVE IN READ FULL STATUS", 0x3, Reserve, IN),
+        action("PERSISTENT RESERVE OUT REGISTER", 0x0, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT RESERVE", 0x1, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT RELEASE", 0x2, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT CLEAR", 0x3, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT PREEMPT", 0x4, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT PREEMPT AND ABORT", 0x5, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT REGISTER AND IGNORE EXISTING KEY", 0x6, Reserve, OUT),
+        action("PERSISTENT RESERVE OUT REGISTER AND MOVE", 0x7, Reserve, OUT),
         op("READ(16)", Read, &[0x88, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0]),
         op("COMPARE AND WRITE", Write, &[0x89, 0xf8, F, F, F, F, F, F, F, F, 0, 0, 0, F, 0, 0]),
         op("WRITE(16)", Write, &[0x8a, 0xf8, F, F, F, F, F, F, F, F, F, F, F, F, 0, 0]),

@@ -84,6 +84,8 @@ conditions! {
     INVALID_FIELD_IN_CDB = IllegalRequest, 0x24, 0x00;
     LOGICAL_UNIT_NOT_SUPPORTED = IllegalRequest, 0x25, 0x00;
     INVALID_FIELD_IN_PARAMETER_LIST = IllegalRequest, 0x26, 0x00;
+    INVALID_RELEASE_OF_PERSISTENT_RESERVATION = IllegalRequest, 0x26, 0x04;
+    INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x55, 0x04;
     SAVING_PARAMETERS_NOT_SUPPORTED = IllegalRequest, 0x39, 0x00;
     MEDIUM_REMOVAL_PREVENTED = IllegalRequest, 0x53, 0x02;
     NOT_READY_TO_READY_CHANGE = UnitAttention, 0x28, 0x00;
@@ -91,6 +93,9 @@ conditions! {
     BUS_DEVICE_RESET_FUNCTION_OCCURRED = UnitAttention, 0x29, 0x03;
     I_T_NEXUS_LOSS_OCCURRED = UnitAttention, 0x29, 0x07;
     MODE_PARAMETERS_CHANGED = UnitAttention, 0x2a, 0x01;
+    RESERVATIONS_PREEMPTED = UnitAttention, 0x2a, 0x03;
+    RESERVATIONS_RELEASED = UnitAttention, 0x2a, 0x04;
+    REGISTRATIONS_PREEMPTED = UnitAttention, 0x2a, 0x05;
     CAPACITY_DATA_HAS_CHANGED = UnitAttention, 0x2a, 0x09;
     COMMANDS_CLEARED_BY_ANOTHER_INITIATOR = UnitAttention, 0x2f, 0x00;
     REPORTED_LUNS_DATA_HAS_CHANGED = UnitAttention, 0x3f, 0x0e;

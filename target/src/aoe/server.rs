@@ -15,8 +15,9 @@ use super::local::{Local, Stats};
 use super::{Address, Frame, PortId, ShelfMap};
 use crate::ata::{Execution, Finished, Pending};
 use crate::host::Host;
+use crate::reservation::Access;
 use crate::volume::engine::{Engine, Owner};
-use crate::volume::{Outcome, Request};
+use crate::volume::{Kind, Outcome, Request};
 
 /// Who performs requests: the engine, or a test. The outcome comes back through
 /// [`AoeServer::complete`] with the number in [`Owner::Aoe`].
@@ -315,8 +316,15 @@ impl<B: Buffer> AoeServer<B> {
                 self.reply_ata(port, &local, &header, &ata, body, Segments::new());
             }
             Execution::Request(request, pending) => {
+                // Initiators that SCSI reserved the volume for are never AoE clients.
+                let outsiders = request.volume.reservations.outsiders();
+                let reads = matches!(request.kind, Kind::Read { .. } | Kind::Verify { .. });
+                if !outsiders.allow(if reads { Access::Reads } else { Access::Changes }) {
+                    local.count(|s| s.conflicts += 1);
+                    return self.refuse(port, &local, &header, Error::TargetReserved);
+                }
                 let write_bytes = match &request.kind {
-                    crate::volume::Kind::Write { .. } => u64::from(payload.len),
+                    Kind::Write { .. } => u64::from(payload.len),
                     _ => 0,
                 };
                 local.began();

@@ -11,6 +11,7 @@ use corbel_proto::iscsi::target::{Response, TaskFault};
 use corbel_proto::memory::Segments;
 use corbel_proto::scsi::lun::Lun;
 
+use crate::reservation::Registration;
 use crate::volume::{Outcome, Request, VolumeId};
 
 /// What a unit must know of the way it was reached by.
@@ -24,6 +25,10 @@ pub struct View<'a> {
     pub port_name: &'a str,
     /// TargetPortalGroupTag.
     pub group: u16,
+    /// All portal group tags of the target.
+    pub groups: &'a [u16],
+    /// Name of the initiator port: `NAME,i,0xISID`.
+    pub initiator: &'a str,
 }
 
 /// A command, as far as a logical unit needs to know it.
@@ -48,6 +53,12 @@ pub enum Next<B, W> {
     Gather(u64, W),
     /// The medium.
     Submit(Request<B>, W),
+    /// A small state file, of this name and with these bytes, on stable storage: then
+    /// [`Device::kept`].
+    Keep(String, Vec<u8>),
+    /// The end of every command that those registered by these have on the unit, on whatever
+    /// session; once none of them can reach the medium any more, this is the answer.
+    Evict(Vec<Registration>, Response<B>),
 }
 
 /// One logical unit. Shared by all sessions; what belongs to one I_T nexus is in `Nexus`.
@@ -77,6 +88,10 @@ pub trait Device<B>: Debug {
 
     /// The medium is done.
     fn outcome(&self, work: Self::Work, outcome: Outcome<B>) -> Response<B>;
+
+    /// The state file of [`Next::Keep`] is stable, or could not be written. Called once for each,
+    /// also if nobody waits for the answer any more.
+    fn kept(&self, ok: bool) -> Next<B, Self::Work>;
 
     /// LOGICAL UNIT RESET: called once, whatever the number of sessions and shards; every nexus
     /// finds out by itself.

@@ -19,11 +19,14 @@ pub mod registry;
 pub mod server;
 mod unit;
 
+use std::sync::Arc;
+
 use crate::host::ShardId;
+use crate::reservation::Registration;
 use crate::volume::VolumeId;
 
 /// What shards tell each other about sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// End session `tsih`; answer [`Message::SessionFenced`] once none of its work can reach a
     /// medium any more.
@@ -42,6 +45,17 @@ pub enum Message {
     },
     /// Stop all work on `volume`; answer [`Message::Cleared`] once none of it can reach the medium.
     Clear {
+        /// Logical unit.
+        volume: VolumeId,
+        /// Who waits.
+        shard: ShardId,
+        /// Its number for this.
+        ask: u64,
+    },
+    /// Stop all work on `volume` of those registered by these; answer [`Message::Cleared`] then.
+    Evict {
+        /// Whose.
+        nexuses: Arc<[Registration]>,
         /// Logical unit.
         volume: VolumeId,
         /// Who waits.

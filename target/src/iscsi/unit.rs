@@ -36,6 +36,8 @@ fn scsi_view<'a>(view: &View<'a>) -> scsi::View<'a> {
         port_name: view.port_name,
         relative_port: view.group,
         port_group: view.group,
+        ports: view.groups,
+        initiator: view.initiator,
     }
 }
 
@@ -67,6 +69,8 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
             let request = unit.request(&mut media, Segments::new());
             Next::Submit(request, Work { data_out, wanted, step: Step::Media(media) })
         }
+        Action::Keep(name, bytes) => Next::Keep(name, bytes),
+        Action::Evict(nexuses) => Next::Evict(nexuses, respond(Reply::good(Vec::new()), wanted)),
         Action::Parameters(command) => {
             Next::Gather(data_out, Work { data_out, wanted, step: Step::Parameters(command) })
         }
@@ -156,6 +160,10 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         Response { status: done.status as u8, sense: sense.unwrap_or_default(), data, wanted }
     }
 
+    fn kept(&self, ok: bool) -> Next<B, Work> {
+        next(self, Self::kept(self, ok), 0)
+    }
+
     fn reset(&self) {
         Self::reset(self);
     }
@@ -165,7 +173,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         match plan.action {
             Action::Respond(reply) => respond(reply, plan.data_in),
             // It never plans anything else.
-            Action::Media(_) | Action::Parameters(_) => {
+            Action::Media(_) | Action::Parameters(_) | Action::Keep(..) | Action::Evict(_) => {
                 check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0)
             }
         }
@@ -203,8 +211,14 @@ mod tests {
     use corbel_proto::scsi::lun::Lun;
     use proptest::prelude::*;
 
-    const VIEW: View<'static> =
-        View { luns: &[Lun::ZERO], luns_generation: 0, port_name: "iqn.x,t,0x0001", group: 1 };
+    const VIEW: View<'static> = View {
+        luns: &[Lun::ZERO],
+        luns_generation: 0,
+        port_name: "iqn.x,t,0x0001",
+        group: 1,
+        groups: &[1],
+        initiator: "iqn.y,i,0x400000000000",
+    };
 
     fn unit() -> Arc<LogicalUnit> {
         let facts = Facts::volatile(512);

@@ -1,10 +1,11 @@
 //! From CDB to plan.
 
 use corbel_proto::scsi::opcode::{Class, Opcode};
-use corbel_proto::scsi::{Command, Condition, Sense, cdb};
+use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 
+use super::access;
 use super::commands::{
-    capacity, defects, inquiry, lba_status, mode, opcodes, report_luns, request_sense, rw,
+    capacity, defects, inquiry, lba_status, mode, opcodes, report_luns, request_sense, reserve, rw,
     start_stop, sync, unmap, write_same,
 };
 use super::plan::ParameterKind;
@@ -17,7 +18,12 @@ impl Nexus {
             return MissingLun::begin(view, cdb);
         }
         self.refresh(view);
-        match self.plan(view, cdb) {
+        let op = Opcode::find(cdb);
+        // It goes before any other status, and leaves attentions to be told later (SAM-5 5.3.3).
+        if op.is_some_and(|op| !self.may(access::needed(op, cdb))) {
+            return Plan::respond(Reply::status(Status::ReservationConflict));
+        }
+        match self.plan(view, op, cdb) {
             Ok(plan) => plan,
             Err(sense) => self.refuse(sense),
         }
@@ -42,6 +48,9 @@ impl Nexus {
         let plan = match command.0 {
             ParameterKind::Unmap => unmap::resume(&self.lu, list),
             ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
+            ParameterKind::ReserveOut { action, scope_type } => {
+                reserve::resume(self, view, (action, scope_type), list)
+            }
         };
         plan.unwrap_or_else(|sense| self.refuse(sense))
     }
@@ -50,8 +59,8 @@ impl Nexus {
         Plan::respond(Reply::check(sense, self.lu.descriptor_sense()))
     }
 
-    fn plan(&mut self, view: &View<'_>, cdb: &[u8]) -> Result<Plan, Sense> {
-        let identify = Opcode::find(cdb).is_some_and(|op| op.class == Class::Identify);
+    fn plan(&mut self, view: &View<'_>, op: Option<&Opcode>, cdb: &[u8]) -> Result<Plan, Sense> {
+        let identify = op.is_some_and(|op| op.class == Class::Identify);
         if !identify && let Some(attention) = self.take_attention() {
             return Err(attention);
         }
@@ -98,6 +107,9 @@ impl Nexus {
             Command::ReportOpcodes(command) => opcodes::plan(lu, &command),
             Command::ReadCapacity10 => Ok(capacity::plan10(lu)),
             Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
+            Command::ReserveIn { action, allocation } => Ok(reserve::read(lu, action, allocation)),
+            Command::ReserveOut(command) => reserve::plan(&command),
+            Command::LegacyReserve(command) => reserve::legacy(self, &command),
             Command::ModeSense(command) => mode::sense(lu, &command),
             Command::ModeSelect(command) => mode::select(&command),
             Command::StartStop(command) => start_stop::plan(self, &command),
@@ -107,11 +119,10 @@ impl Nexus {
 }
 
 impl LogicalUnit {
-    /// Whether a command of `class` may run at all. Reservations are to be checked here, for the
-    /// class is all that SPC-4 table 65 asks about a command.
+    /// Whether the medium lets a command of `class` run.
     fn admit(&self, class: Class) -> Result<(), Sense> {
         match class {
-            Class::Identify | Class::Inspect | Class::Configure => return Ok(()),
+            Class::Identify | Class::Inspect | Class::Configure | Class::Reserve => return Ok(()),
             Class::Medium | Class::Read | Class::Write | Class::Flush => {}
         }
         if let Some(sense) = self.unready() {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! unit.rs       LogicalUnit: a volume with mode parameters; shared by all shards and nexuses
+//! access.rs     what a command needs of reservations
 //! nexus.rs      Nexus: one initiator's view of one unit; unit attentions, each told once
 //! dispatch.rs   CDB to Plan: what is admitted, and which file under commands/ answers
 //! plan.rs       Plan, Action, Reply: what the transport does next
@@ -15,6 +16,7 @@
 //! hands the volume's outcome to [`LogicalUnit::finish`]; or asks for a short parameter list, to
 //! be passed to [`Nexus::resume`]. READ and WRITE allocate nothing.
 
+mod access;
 mod commands;
 mod dispatch;
 pub mod limits;

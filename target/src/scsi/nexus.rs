@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use corbel_proto::scsi::{Condition, Sense};
 
 use super::{LogicalUnit, View};
+use crate::reservation::{Access, NexusName, Notice, Rights};
 
 /// What an initiator is told at its next command (SAM-5 5.14), most pressing first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,22 @@ pub enum Attention {
     ModeChanged = 4,
     /// REPORT LUNS has something new.
     LunsChanged = 5,
+    /// Another initiator ended the reservation and all registrations.
+    ReservationsPreempted = 6,
+    /// Another initiator gave the reservation up.
+    ReservationsReleased = 7,
+    /// Another initiator took this one's registration.
+    RegistrationsPreempted = 8,
 }
 
 /// All, in the order they are told.
-const ORDER: [Attention; 6] = [
+const ORDER: [Attention; 9] = [
     Attention::PowerOn,
     Attention::Reset,
     Attention::MediumLoaded,
+    Attention::ReservationsPreempted,
+    Attention::ReservationsReleased,
+    Attention::RegistrationsPreempted,
     Attention::CapacityChanged,
     Attention::ModeChanged,
     Attention::LunsChanged,
@@ -45,6 +55,9 @@ impl Attention {
             Self::CapacityChanged => Condition::CAPACITY_DATA_HAS_CHANGED,
             Self::ModeChanged => Condition::MODE_PARAMETERS_CHANGED,
             Self::LunsChanged => Condition::REPORTED_LUNS_DATA_HAS_CHANGED,
+            Self::ReservationsPreempted => Condition::RESERVATIONS_PREEMPTED,
+            Self::ReservationsReleased => Condition::RESERVATIONS_RELEASED,
+            Self::RegistrationsPreempted => Condition::REGISTRATIONS_PREEMPTED,
         }
     }
 }
@@ -57,6 +70,7 @@ pub(super) struct Seen {
     pub(super) medium: u64,
     pub(super) reset: u64,
     pub(super) luns: u64,
+    pub(super) reservations: u64,
 }
 
 /// One initiator (session) and one unit. Owned by the session; pending attentions are a set, so
@@ -65,7 +79,10 @@ pub(super) struct Seen {
 pub struct Nexus {
     pub(super) lu: Arc<LogicalUnit>,
     pub(super) seen: Seen,
-    pending: u8,
+    /// What reservations call it by.
+    pub(super) name: NexusName,
+    rights: Rights,
+    pending: u16,
     prevents: bool,
     /// Failed flushes of the volume that this initiator has been told of.
     flush_failures: u64,
@@ -76,7 +93,11 @@ impl Nexus {
     pub fn new(lu: Arc<LogicalUnit>, view: &View<'_>) -> Self {
         let seen = Self::current(&lu, view);
         let flush_failures = lu.volume.flush_failures();
-        let mut nexus = Self { lu, seen, pending: 0, prevents: false, flush_failures };
+        let name = NexusName::new(view.initiator, view.port_name, view.relative_port);
+        lu.volume.reservations.attach(&name);
+        let (rights, _) = lu.volume.reservations.look(&name);
+        let mut nexus =
+            Self { lu, seen, name, rights, pending: 0, prevents: false, flush_failures };
         nexus.attend(Attention::PowerOn);
         nexus
     }
@@ -110,6 +131,7 @@ impl Nexus {
             medium: lu.medium_generation.load(Ordering::Acquire),
             reset: lu.reset_generation.load(Ordering::Acquire),
             luns: view.luns_generation,
+            reservations: lu.volume.reservations.epoch(),
         }
     }
 
@@ -129,10 +151,30 @@ impl Nexus {
         for (_, attention) in changed.iter().filter(|(changed, _)| *changed) {
             self.attend(*attention);
         }
+        if now.reservations != self.seen.reservations {
+            self.look_at_reservations();
+        }
         if now.reset != self.seen.reset {
             self.prevents = false; // the reset has cleared it
         }
         self.seen = now;
+    }
+
+    fn look_at_reservations(&mut self) {
+        let (rights, notices) = self.lu.volume.reservations.look(&self.name);
+        self.rights = rights;
+        for notice in notices {
+            self.attend(match notice {
+                Notice::ReservationsPreempted => Attention::ReservationsPreempted,
+                Notice::ReservationsReleased => Attention::ReservationsReleased,
+                Notice::RegistrationsPreempted => Attention::RegistrationsPreempted,
+            });
+        }
+    }
+
+    /// True if no reservation of others forbids what needs `access`. As of the last refresh.
+    pub(super) const fn may(&self, access: Access) -> bool {
+        self.rights.allow(access)
     }
 
     /// True once after a flush of the volume failed, whoever asked for it: what this initiator
@@ -164,8 +206,9 @@ impl Nexus {
 }
 
 impl Drop for Nexus {
-    /// An initiator that went away prevents nothing (SBC-3 5.9).
+    /// An initiator that went away prevents nothing (SBC-3 5.9), and has no SPC-2 reservation.
     fn drop(&mut self) {
+        self.lu.volume.reservations.detach(&self.name);
         if self.prevents && self.lu.reset_generation.load(Ordering::Acquire) == self.seen.reset {
             self.lu.allow();
         }

@@ -1,9 +1,11 @@
 //! What the transport is told to do with a command.
 
 use corbel_proto::scsi::lun::Lun;
+use corbel_proto::scsi::reservation::OutAction;
 use corbel_proto::scsi::{Sense, SenseBytes, Status};
 
 use super::MediaPlan;
+use crate::reservation::Registration;
 
 /// What a unit must know of the way it was reached by.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,10 @@ pub struct View<'a> {
     pub relative_port: u16,
     /// TARGET PORT GROUP.
     pub port_group: u16,
+    /// All relative target ports of the target.
+    pub ports: &'a [u16],
+    /// The initiator port's name: `iqn.….,i,0x400001370000`.
+    pub initiator: &'a str,
 }
 
 /// One command, understood.
@@ -42,6 +48,12 @@ pub enum Action {
     /// Gather [`Plan::data_out`] bytes (below 64 KiB) in one piece, then call
     /// [`Nexus::resume`](super::Nexus::resume).
     Parameters(ParameterCommand),
+    /// Put the state file of this name and these bytes on stable storage, then ask
+    /// [`LogicalUnit::kept`](super::LogicalUnit::kept).
+    Keep(String, Vec<u8>),
+    /// End all commands of those registered by these on the unit; once none can reach the medium
+    /// any more, answer GOOD.
+    Evict(Vec<Registration>),
 }
 
 /// A command that waits for its parameter list.
@@ -52,6 +64,7 @@ pub struct ParameterCommand(pub(super) ParameterKind);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ParameterKind {
     Unmap,
+    ReserveOut { action: OutAction, scope_type: u8 },
     ModeSelect { ten: bool },
 }
 
@@ -67,6 +80,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// A status that has no data.
+    pub fn status(status: Status) -> Self {
+        Self { status, sense: None, data: Vec::new() }
+    }
+
     /// GOOD with `data`.
     pub fn good(data: Vec<u8>) -> Self {
         Self { status: Status::Good, sense: None, data }
@@ -98,6 +116,11 @@ impl Plan {
     /// Work on the medium that takes `data_out` bytes and gives `data_in`.
     pub(super) fn media(media: MediaPlan, data_out: u64, data_in: u64) -> Self {
         Self { data_out, data_in, action: Action::Media(media) }
+    }
+
+    /// The unit's state has to be dealt with outside before it answers.
+    pub(super) fn action(action: Action) -> Self {
+        Self { data_out: 0, data_in: 0, action }
     }
 
     /// Wait for a parameter list of `len` bytes.

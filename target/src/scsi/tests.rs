@@ -12,6 +12,7 @@ use crate::host::BlockError;
 use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 
 mod medium;
+mod reservation;
 
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],
@@ -19,6 +20,8 @@ const VIEW: View<'_> = View {
     port_name: "iqn.2026-11.org.example:a,t,0x0001",
     relative_port: 1,
     port_group: 1,
+    ports: &[1, 2],
+    initiator: "iqn.2026-11.org.example:host,i,0x400000000000",
 };
 
 /// 1000 blocks of 4096 bytes behind a volatile cache; the power on attention already told.

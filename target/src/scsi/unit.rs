@@ -66,6 +66,7 @@ impl LogicalUnit {
     /// Aborting the tasks is the transport's matter. An ejected medium stays out.
     pub fn reset(&self) {
         self.store(&self.default_parameters());
+        self.volume.reservations.reset();
         self.prevents.store(0, Ordering::Release);
         self.reset_generation.fetch_add(1, Ordering::AcqRel);
     }

@@ -55,7 +55,7 @@ impl Planner {
             }
         }
         let shelves = ShelfMap::new(entries).map_err(|e| StartError::System(e.to_string()))?;
-        let targets = self.logical_units.targets(config, volumes)?;
+        let targets = self.logical_units.targets(config, volumes, self.state_dir.as_deref())?;
         let mut portals: Vec<_> =
             config.targets.iter().flat_map(|t| t.portals.iter().map(|p| p.address)).collect();
         portals.sort_unstable();

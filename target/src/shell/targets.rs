@@ -1,6 +1,7 @@
 //! Configured targets to logical units that sessions can use.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use corbel_proto::iscsi::chap::{Algorithm, Credentials, Policy, Secret};
@@ -8,10 +9,12 @@ use corbel_proto::iscsi::login::directory::DigestsRequired;
 use corbel_proto::iscsi::name::Name;
 
 use super::StartError;
+use super::state;
 use super::volumes::Volumes;
 use crate::config::{self, Config, DigestChoice, InitiatorPattern};
 use crate::iscsi::model::{Allow, PortalGroup, Prefix, Target, Targets};
 use crate::scsi::LogicalUnit;
+use crate::volume::Volume;
 
 /// The kernel's name of this boot. A restart of the daemon loses nothing that was acknowledged (it
 /// is with the kernel or the disk by then); a restart of the host may.
@@ -32,16 +35,23 @@ impl LogicalUnits {
         &mut self,
         config: &Config,
         volumes: &Volumes,
+        state_dir: Option<&Path>,
     ) -> Result<Targets<LogicalUnit>, StartError> {
         let known = std::mem::take(&mut self.0);
         for opened in volumes.iter() {
             let name = &opened.export.name;
             let before = known.get(name).filter(|unit| unit.volume.id == opened.volume.id);
-            let unit = before.cloned();
-            let unit = unit.unwrap_or_else(|| {
-                let unit = LogicalUnit::new(opened.volume.clone());
-                Arc::new(unit.with_instance(boot_id()))
-            });
+            let unit = match before {
+                Some(unit) => unit.clone(),
+                None => {
+                    restore(&opened.volume, state_dir).map_err(|why| {
+                        let export = name.clone();
+                        StartError::Export { export, why }
+                    })?;
+                    let unit = LogicalUnit::new(opened.volume.clone());
+                    Arc::new(unit.with_instance(boot_id()))
+                }
+            };
             self.0.insert(name.clone(), unit);
         }
         let targets: Result<Vec<_>, _> =
@@ -87,6 +97,24 @@ impl LogicalUnits {
             },
         })
     }
+}
+
+/// Persistent reservations that were to outlive the process. Without them a host that was fenced
+/// off would be let in again; so a file that cannot be read keeps the export from being served.
+fn restore(volume: &Volume, state_dir: Option<&Path>) -> Result<(), String> {
+    let Some(dir) = state_dir else { return Ok(()) };
+    volume.reservations.enable_persistence();
+    let name = volume.state_name();
+    let file = dir.join(&name);
+    let bytes = state::load(dir, &name).map_err(|e| format!("{}: {e}", file.display()))?;
+    let Some(bytes) = bytes else { return Ok(()) };
+    volume.reservations.restore(&bytes).map_err(|error| {
+        format!(
+            "{}: {error}; it says which initiators are registered and who holds the reservation: \
+             restore it from a backup, or remove it to start without them",
+            file.display()
+        )
+    })
 }
 
 fn groups(target: &config::Target) -> Vec<PortalGroup> {

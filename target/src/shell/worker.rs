@@ -195,7 +195,9 @@ impl Worker {
     fn letter(&mut self, letter: Letter) {
         match letter {
             Letter::Peer(message) => self.shard.message(&mut self.host, message),
-            Letter::Persisted { token, kept } => self.shard.aoe.persisted(token, kept),
+            Letter::Persisted { token, kept } => {
+                self.shard.persisted(&mut self.host, token, kept);
+            }
             Letter::Extent { token, extent } => match extent {
                 Ok(extent) => self.shard.status_done(&mut self.host, token, extent),
                 Err(error) => self.shard.block_done(&mut self.host, token, Err(error), None),

@@ -11,6 +11,8 @@ pub mod request;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::reservation::Reservations;
+
 pub use identity::Identity;
 pub use request::{Kind, Outcome, Request, Segments};
 
@@ -113,6 +115,8 @@ pub struct Volume {
     pub options: Options,
     /// Who may touch which bytes now.
     pub ranges: range_lock::RangeLock,
+    /// Who may touch it at all.
+    pub reservations: Reservations,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -138,12 +142,18 @@ impl Volume {
             facts,
             options,
             ranges: range_lock::RangeLock::default(),
+            reservations: Reservations::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
             counters: AtomicCounters::default(),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// The name of the file that keeps its reservations: the device's own, not the export's.
+    pub fn state_name(&self) -> String {
+        format!("scsi-{:016x}", self.identity.naa)
     }
 
     /// Size in bytes, a multiple of the logical block.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use corbel_proto::memory::{HeapBuffer, Segments, Slice};
 use corbel_proto::scsi::Status;
 use corbel_proto::scsi::lun::Lun;
+use corbel_target::reservation::Reservations;
 use corbel_target::scsi::limits::TRANSFER_BYTES_MAX;
 use corbel_target::scsi::{Action, Attention, LogicalUnit, MissingLun, Nexus, Plan, Reply, View};
 use corbel_target::volume::{Options, Outcome, Volume};
@@ -44,7 +45,10 @@ pub(super) fn scsi_cdb(input: &[u8]) {
     volume.facts.discard = mode & 16 == 0;
     let volume = Arc::new(volume);
     let unit = Arc::new(LogicalUnit::new(volume.clone()));
-    let nexuses = [0; 2].map(|_| Nexus::new(unit.clone(), &view(0)));
+    if mode & 32 == 32 {
+        volume.reservations.enable_persistence();
+    }
+    let nexuses = [0, 1].map(|who| Nexus::new(unit.clone(), &view(0, who)));
     let mut bench = Bench { volume, unit, nexuses, luns_generation: 0 };
     for _ in 0..COMMANDS_MAX {
         if script.is_over() {
@@ -54,13 +58,19 @@ pub(super) fn scsi_cdb(input: &[u8]) {
     }
 }
 
-fn view(luns_generation: u64) -> View<'static> {
+/// Initiator `who` at the one port.
+fn view(luns_generation: u64, who: usize) -> View<'static> {
     View {
         luns: &[Lun::ZERO],
         luns_generation,
         port_name: "iqn.2026-11.org.example:fuzzed,t,0x0001",
         relative_port: 1,
         port_group: 1,
+        ports: &[1],
+        initiator: [
+            "iqn.2026-11.org.example:a,i,0x400000000000",
+            "iqn.2026-11.org.example:b,i,0x400000000000",
+        ][who],
     }
 }
 
@@ -90,7 +100,7 @@ impl Bench {
         if operation & 0x10 == 0x10 && given.len() < 16 {
             cdb[1..].rotate_left(15 - given.len());
         }
-        let view = view(self.luns_generation);
+        let view = view(self.luns_generation, who);
         let missing = MissingLun::begin(&view, &cdb);
         assert!(matches!(missing.action, Action::Respond(_)), "a missing unit only answers");
         let plan = self.nexuses[who].begin(&view, &cdb);
@@ -111,6 +121,13 @@ impl Bench {
         match action {
             Action::Respond(reply) => check(&reply, data_in),
             Action::Parameters(_) => panic!("a second parameter list"),
+            Action::Evict(victims) => assert!(!victims.is_empty(), "it ends nothing"),
+            Action::Keep(_, bytes) => {
+                let after = Reservations::default();
+                after.restore(&bytes).expect("what is written can be read back");
+                let next = self.unit.kept(script.u8() & 1 == 0);
+                assert!(matches!(next.action, Action::Respond(_) | Action::Evict(_)));
+            }
             Action::Media(mut media) => {
                 assert!(data_out <= 2 * TRANSFER_BYTES_MAX && data_in <= TRANSFER_BYTES_MAX);
                 let request = self.unit.request(&mut media, payload(data_out, script.u8()));

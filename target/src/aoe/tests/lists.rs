@@ -143,6 +143,25 @@ fn the_mask_is_full_at_what_a_reply_can_show() {
     assert_eq!(reply.error, Some(Error::BadArgument), "too long for this port");
 }
 
+/// What SCSI initiators reserved, AoE clients cannot be registered for.
+#[test]
+fn a_scsi_reservation_keeps_aoe_clients_from_what_it_excludes() {
+    use crate::reservation::NexusName;
+    let mut world = world();
+    let volume = world.slots[0].disk().volume().clone();
+    let who = NexusName::new("iqn.x:a,i,0x400000000000", "iqn.x:t,t,0x0001", 1);
+    assert!(volume.reservations.reserve(&who));
+    for command in [0x34, 0x24, 0xe7] {
+        let (reply, _) = world.ask(&header(Code::Ata), &ata(command, 1, 0, &[0; 512]));
+        assert_eq!(reply.error, Some(Error::TargetReserved), "{command:#x}");
+    }
+    assert_eq!(world.ask(&header(Code::Ata), &ata(0xec, 1, 0, &[])).0.error, None);
+    assert_eq!(world.server.stats()[0].1.conflicts, 3);
+    volume.reservations.reset();
+    world.send(&header(Code::Ata), &ata(0x34, 1, 0, &[0; 512]));
+    assert_eq!(world.engine.0.len(), 1);
+}
+
 #[test]
 fn a_reservation_keeps_others_off_the_disk_but_not_off_identify() {
     let mut world = world();

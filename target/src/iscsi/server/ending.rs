@@ -25,6 +25,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             Between::Clear { volume, shard, ask } => {
                 self.clear_for(volume, (shard, ask), cx);
             }
+            Between::Evict { nexuses, volume, shard, ask } => {
+                self.evict_for(&nexuses, volume, (shard, ask), cx);
+            }
             Between::Cleared { ask } => {
                 if let Ok(key) = usize::try_from(ask) {
                     self.drained(key, cx);

@@ -5,13 +5,14 @@ use corbel_proto::iscsi::params::SessionType;
 use corbel_proto::iscsi::pdu::login::{LoginRequest, Status};
 use corbel_proto::iscsi::pdu::text::TextRequest;
 use corbel_proto::memory::Buffer;
+use corbel_proto::scsi::transport_id;
 
 use super::super::Message as Between;
 use super::super::device::Device;
 use super::super::discovery::{self, Asker};
 use super::super::model::View;
 use super::super::registry::Full;
-use super::{ConnId, Context, IscsiServer, Session};
+use super::{ConnId, Context, IscsiServer, Reach, Session};
 use crate::host::{Host, Message};
 
 impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
@@ -67,13 +68,20 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let group = admission.portal_group_tag;
         let port_name =
             target.as_ref().map(|t| format!("{},t,{group:#06x}", t.name)).unwrap_or_default();
+        let groups = target.as_ref().map(|t| t.groups.iter().map(|group| group.tag).collect());
+        let reach = Reach {
+            luns,
+            luns_generation: 0,
+            port_name,
+            group,
+            groups: groups.unwrap_or_default(),
+            initiator: transport_id::port_name(admission.initiator.as_str(), admission.isid.0),
+        };
         let session = Session {
             conn: Some(id),
             admission,
             target,
-            luns,
-            luns_generation: 0,
-            port_name,
+            reach,
             nexuses: std::collections::HashMap::new(),
             tasks: std::collections::HashMap::new(),
             at_medium: 0,

@@ -6,6 +6,7 @@
 //! and [`IscsiServer::poll_close`] those to close.
 
 mod ending;
+mod keep;
 mod login;
 mod status;
 mod tasks;
@@ -22,17 +23,18 @@ use corbel_proto::iscsi::exchange::TextExchange;
 use corbel_proto::iscsi::login::target::{Admission, Login};
 use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
-use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing};
+use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing, Response};
 use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::scsi;
 use corbel_proto::time::{Duration, Instant};
 use slab::Slab;
 
-use super::device::Device;
+use super::device::{Device, View};
 use super::model::{Target, Targets};
 use super::registry::Registry;
 use crate::host::{Host, ShardId};
 use crate::volume::engine::Engine;
+use keep::Keep;
 pub use status::SessionStatus;
 use tasks::{Task, Work};
 use tmf::Drain;
@@ -123,9 +125,7 @@ struct Session<B, D: Device<B>> {
     conn: Option<ConnId>,
     admission: Box<Admission>,
     target: Option<Arc<Target<D>>>,
-    luns: Vec<scsi::lun::Lun>,
-    luns_generation: u64,
-    port_name: String,
+    reach: Reach,
     /// By LUN and by volume, so that a LUN that is given to another volume starts afresh.
     nexuses: HashMap<(u16, u32), Nexus<B, D>>,
     tasks: HashMap<u32, Task<B, D>>,
@@ -139,6 +139,30 @@ struct Session<B, D: Device<B>> {
     waiters: Vec<(ShardId, u16)>,
     since: Instant,
     commands: u64,
+}
+
+/// How a session's initiator reaches the target, and what of it.
+#[derive(Debug)]
+struct Reach {
+    luns: Vec<scsi::lun::Lun>,
+    luns_generation: u64,
+    port_name: String,
+    group: u16,
+    groups: Vec<u16>,
+    initiator: String,
+}
+
+impl Reach {
+    fn view(&self) -> View<'_> {
+        View {
+            luns: &self.luns,
+            luns_generation: self.luns_generation,
+            port_name: &self.port_name,
+            group: self.group,
+            groups: &self.groups,
+            initiator: &self.initiator,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -159,6 +183,10 @@ pub struct IscsiServer<B, D: Device<B>> {
     sessions: HashMap<u16, Session<B, D>>,
     works: Slab<Work<B, D>>,
     drains: Slab<Drain>,
+    /// State files that are being written.
+    keeps: Slab<Keep<D>>,
+    /// What commands are answered that wait for others' to end, by session and task.
+    answers: HashMap<(u16, u32), Response<B>>,
     timers: BTreeSet<(Instant, ConnId)>,
     starving: HashSet<ConnId>,
     ready: VecDeque<ConnId>,
@@ -180,6 +208,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             sessions: HashMap::new(),
             works: Slab::new(),
             drains: Slab::new(),
+            keeps: Slab::new(),
+            answers: HashMap::new(),
             timers: BTreeSet::new(),
             starving: HashSet::new(),
             ready: VecDeque::new(),
@@ -372,7 +402,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
 
     /// No connection, no session and no work is left.
     pub fn is_idle(&self) -> bool {
-        self.conns.is_empty() && self.sessions.is_empty() && self.works.is_empty()
+        let works = self.works.is_empty() && self.keeps.is_empty();
+        works && self.conns.is_empty() && self.sessions.is_empty()
     }
 
     /// From now on these are the targets. Sessions of targets that are gone, or closed to their
@@ -404,9 +435,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                         .all(|((a, x), (b, y))| a == b && x.volume() == y.volume())
             };
             if !session.target.as_ref().is_some_and(same) {
-                session.luns_generation += 1;
+                session.reach.luns_generation += 1;
             }
-            session.luns = target.lun_list();
+            session.reach.luns = target.lun_list();
+            session.reach.groups = target.groups.iter().map(|group| group.tag).collect();
             session.target = Some(target.clone());
         }
         for id in lost {

@@ -4,11 +4,12 @@ use corbel_proto::iscsi::target::{Command, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
 use smallvec::SmallVec;
 
-use super::super::device::{Ask, Device, Next, View};
+use super::super::device::{Ask, Device, Next};
+use super::keep::Keep;
 use super::{ConnId, Context, IscsiServer, Nexus};
 use crate::host::Host;
-use crate::volume::Outcome;
 use crate::volume::engine::{Owner, RequestId};
+use crate::volume::{Outcome, VolumeId};
 
 /// A command between its arrival and its answer.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) enum State<W> {
     Gathering(W),
     /// The engine has it, under this number.
     Submitted(usize),
+    /// A state file is being written, or others' commands end first.
+    Waiting,
 }
 
 /// A request that the engine has. It outlives its task, its session and its connection.
@@ -52,12 +55,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.wire.respond(command.itt, D::faulty(fault));
             return;
         }
-        let view = View {
-            luns: &session.luns,
-            luns_generation: session.luns_generation,
-            port_name: &session.port_name,
-            group: session.admission.portal_group_tag,
-        };
+        let view = session.reach.view();
         let announced = if command.write { u64::from(command.edtl) } else { 0 };
         let ask = Ask { cdb: &command.cdb, attribute: command.attribute, announced, view };
         let number = command.lun.number();
@@ -92,12 +90,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return;
         };
         let Some(nexus) = session.nexuses.get_mut(&unit) else { return };
-        let view = View {
-            luns: &session.luns,
-            luns_generation: session.luns_generation,
-            port_name: &session.port_name,
-            group: session.admission.portal_group_tag,
-        };
+        let view = session.reach.view();
         let next = nexus.device.data(&mut nexus.state, &view, work, data);
         self.step(tsih, itt, unit, next, cx);
     }
@@ -111,7 +104,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     }
 
     /// Does what the device wants next for a command.
-    fn step<H>(
+    pub(super) fn step<H>(
         &mut self,
         tsih: u16,
         itt: u32,
@@ -147,6 +140,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 });
                 session.at_medium += 1;
                 session.tasks.insert(itt, Task { unit, state: State::Submitted(key) });
+            }
+            Next::Keep(name, bytes) => {
+                let Some(nexus) = session.nexuses.get(&unit) else { return };
+                let device = nexus.device.clone();
+                session.tasks.insert(itt, Task { unit, state: State::Waiting });
+                self.keep(Keep { device, tsih, itt, unit }, &name, bytes, cx);
+            }
+            Next::Evict(nexuses, response) => {
+                session.tasks.insert(itt, Task { unit, state: State::Waiting });
+                self.evict(nexuses, VolumeId(unit.1), (tsih, itt), response, cx);
             }
         }
     }
@@ -230,7 +233,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.wire.abort(itt);
         }
         match session.tasks.remove(&itt)?.state {
-            State::Gathering(_) => None,
+            State::Gathering(_) | State::Waiting => None,
             State::Submitted(key) => {
                 let work = &mut self.works[key];
                 work.stopped = true;

@@ -22,6 +22,8 @@ pub(super) enum Then {
     Answer(ConnId, u32),
     /// Logged out.
     Logout(ConnId, u32),
+    /// The answer of a session's command that waits for this.
+    Respond(u16, u32),
     /// Tell the shard that asked.
     Acknowledge(ShardId, u64),
 }
@@ -154,7 +156,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     }
 
     /// Stopped requests that the engine still has.
-    fn at_medium(&self, fits: impl Fn(u16, (u16, u32)) -> bool) -> Vec<usize> {
+    pub(super) fn at_medium(&self, fits: impl Fn(u16, (u16, u32)) -> bool) -> Vec<usize> {
         let works = self.works.iter();
         works.filter(|(_, work)| fits(work.tsih, work.unit)).map(|(key, _)| key).collect()
     }
@@ -223,7 +225,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
 
     /// Waits for these requests and `others` acknowledgements. `None` if there is nothing to wait
     /// for, and `then` has happened.
-    fn drain<H>(
+    pub(super) fn drain<H>(
         &mut self,
         works: Vec<usize>,
         others: usize,
@@ -265,6 +267,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         match then {
             Then::Answer(id, itt) => self.answer(id, itt, TaskOutcome::Complete),
             Then::Logout(id, itt) => self.logged_out(id, itt, cx),
+            Then::Respond(tsih, itt) => self.evicted(tsih, itt),
             Then::Acknowledge(shard, ask) => {
                 cx.host.post(shard, Message::Iscsi(Between::Cleared { ask }));
             }

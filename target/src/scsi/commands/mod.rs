@@ -8,6 +8,7 @@ pub(super) mod mode;
 pub(super) mod opcodes;
 pub(super) mod report_luns;
 pub(super) mod request_sense;
+pub(super) mod reserve;
 pub(super) mod rw;
 pub(super) mod start_stop;
 pub(super) mod sync;

@@ -1,5 +1,7 @@
 //! Two shards, a disk that does nothing until told, and initiators that speak bytes.
 
+mod disk;
+mod evict;
 mod hostile;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,77 +10,15 @@ use corbel_proto::iscsi::bhs::{BHS_BYTES, Bhs, FINAL, Lun as WireLun, Opcode, TA
 use corbel_proto::iscsi::pdu::login::{Isid, LoginRequest, LoginResponse, Stage};
 use corbel_proto::iscsi::pdu::scsi::{Attribute, ScsiCommand, ScsiResponse};
 use corbel_proto::iscsi::pdu::task::{Function, TaskOutcome, TaskRequest, TaskResponse};
-use corbel_proto::iscsi::target::{DataIn, Response, TaskFault};
-use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Segments};
+use corbel_proto::memory::{Arena, HeapArena, HeapBuffer};
+
+use disk::Disk;
 
 use super::*;
 use crate::host::{BlockOp, BlockToken, Message};
-use crate::iscsi::device::{Ask, Next, View};
 use crate::iscsi::model::{Allow, PortalGroup};
 use crate::volume::engine::Owner;
-use crate::volume::{Facts, Identity, Kind, Options, Outcome, Request, Volume, VolumeId};
-
-/// READ (28h) and WRITE (2Ah) of the first `cdb[1]` blocks; everything else is GOOD.
-#[derive(Debug)]
-struct Disk(Arc<Volume>);
-
-fn status(status: u8, wanted: u64) -> Response<HeapBuffer> {
-    Response { status, sense: smallvec::SmallVec::new(), data: DataIn::None, wanted }
-}
-
-impl Device<HeapBuffer> for Disk {
-    type Nexus = ();
-    type Work = u64;
-
-    fn volume(&self) -> VolumeId {
-        self.0.id
-    }
-
-    fn nexus(self: &Arc<Self>, _: &View<'_>) {}
-
-    fn begin(&self, (): &mut (), ask: &Ask<'_>) -> Next<HeapBuffer, u64> {
-        let bytes = u64::from(ask.cdb[1]) * 512;
-        let request = |kind| Request { volume: self.0.clone(), kind, durable: false };
-        match ask.cdb[0] {
-            0x28 => Next::Submit(request(Kind::Read { offset: 0, len: bytes }), bytes),
-            0x2a => Next::Gather(bytes, bytes),
-            _ => Next::Answer(status(0, 0)),
-        }
-    }
-
-    fn data(
-        &self,
-        (): &mut (),
-        _: &View<'_>,
-        bytes: u64,
-        data: Segments<HeapBuffer>,
-    ) -> Next<HeapBuffer, u64> {
-        let kind = Kind::Write { offset: 0, data };
-        Next::Submit(Request { volume: self.0.clone(), kind, durable: false }, bytes)
-    }
-
-    fn outcome(&self, bytes: u64, outcome: Outcome<HeapBuffer>) -> Response<HeapBuffer> {
-        match outcome {
-            Outcome::Done => status(0, bytes),
-            Outcome::Data(data) => Response { data: DataIn::Segments(data), ..status(0, bytes) },
-            _ => status(2, 0),
-        }
-    }
-
-    fn reset(&self) {}
-
-    fn missing(_: &Ask<'_>) -> Response<HeapBuffer> {
-        status(2, 0)
-    }
-
-    fn aborted() -> Response<HeapBuffer> {
-        status(0x40, 0)
-    }
-
-    fn faulty(_: TaskFault) -> Response<HeapBuffer> {
-        status(0x28, 0)
-    }
-}
+use crate::volume::{Facts, Identity, Options, Volume, VolumeId};
 
 struct Machine {
     arena: HeapArena,
@@ -86,6 +26,8 @@ struct Machine {
     now: Instant,
     ops: VecDeque<(BlockOp<HeapBuffer>, BlockToken)>,
     posted: VecDeque<(ShardId, Message)>,
+    /// State files that are being written.
+    files: VecDeque<u64>,
 }
 
 impl Arena for Machine {
@@ -123,7 +65,9 @@ impl Host for Machine {
         bytes.fill(4);
     }
 
-    fn persist(&mut self, _: &str, _: Vec<u8>, _: u64) {}
+    fn persist(&mut self, _: &str, _: Vec<u8>, token: u64) {
+        self.files.push_back(token);
+    }
 }
 
 struct Shard {
@@ -171,6 +115,7 @@ impl World {
                 now: Instant::ZERO,
                 ops: VecDeque::new(),
                 posted: VecDeque::new(),
+                files: VecDeque::new(),
             },
             engine: Engine::default(),
             server: IscsiServer::new(config.clone(), registry.clone(), targets.clone()),

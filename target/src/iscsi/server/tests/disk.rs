@@ -1,0 +1,88 @@
+//! A logical unit that does as little as the server lets it.
+
+use std::sync::Arc;
+
+use corbel_proto::iscsi::target::{DataIn, Response, TaskFault};
+use corbel_proto::memory::{HeapBuffer, Segments};
+use corbel_proto::scsi::transport_id;
+
+use crate::iscsi::device::{Ask, Device, Next, View};
+use crate::reservation::{NexusName, Registration};
+use crate::volume::{Kind, Outcome, Request, Volume, VolumeId};
+
+/// READ (28h) and WRITE (2Ah) of the first `cdb[1]` blocks; PERSISTENT RESERVE OUT (5Fh) ends the
+/// commands of the initiators with ISID 2 and 3; everything else is GOOD.
+#[derive(Debug)]
+pub(super) struct Disk(pub(super) Arc<Volume>);
+
+fn status(status: u8, wanted: u64) -> Response<HeapBuffer> {
+    Response { status, sense: smallvec::SmallVec::new(), data: DataIn::None, wanted }
+}
+
+impl Device<HeapBuffer> for Disk {
+    type Nexus = ();
+    type Work = u64;
+
+    fn volume(&self) -> VolumeId {
+        self.0.id
+    }
+
+    fn nexus(self: &Arc<Self>, _: &View<'_>) {}
+
+    fn begin(&self, (): &mut (), ask: &Ask<'_>) -> Next<HeapBuffer, u64> {
+        let bytes = u64::from(ask.cdb[1]) * 512;
+        let request = |kind| Request { volume: self.0.clone(), kind, durable: false };
+        match ask.cdb[0] {
+            0x28 => Next::Submit(request(Kind::Read { offset: 0, len: bytes }), bytes),
+            0x2a => Next::Gather(bytes, bytes),
+            0x5f => Next::Keep("reservations".to_owned(), vec![1]),
+            _ => Next::Answer(status(0, 0)),
+        }
+    }
+
+    fn data(
+        &self,
+        (): &mut (),
+        _: &View<'_>,
+        bytes: u64,
+        data: Segments<HeapBuffer>,
+    ) -> Next<HeapBuffer, u64> {
+        let kind = Kind::Write { offset: 0, data };
+        Next::Submit(Request { volume: self.0.clone(), kind, durable: false }, bytes)
+    }
+
+    fn outcome(&self, bytes: u64, outcome: Outcome<HeapBuffer>) -> Response<HeapBuffer> {
+        match outcome {
+            Outcome::Done => status(0, bytes),
+            Outcome::Data(data) => Response { data: DataIn::Segments(data), ..status(0, bytes) },
+            _ => status(2, 0),
+        }
+    }
+
+    fn kept(&self, ok: bool) -> Next<HeapBuffer, u64> {
+        let victims = [2, 3].map(|isid| {
+            let initiator =
+                transport_id::port_name("iqn.2026-11.org.example:node", [0, 0, 0, 0, 0, isid]);
+            let nexus = NexusName::new(&initiator, super::TARGET, 1);
+            Registration { nexus, all_target_ports: false, key: 1 }
+        });
+        match ok {
+            true => Next::Evict(victims.to_vec(), status(0, 0)),
+            false => Next::Answer(status(2, 0)),
+        }
+    }
+
+    fn reset(&self) {}
+
+    fn missing(_: &Ask<'_>) -> Response<HeapBuffer> {
+        status(2, 0)
+    }
+
+    fn aborted() -> Response<HeapBuffer> {
+        status(0x40, 0)
+    }
+
+    fn faulty(_: TaskFault) -> Response<HeapBuffer> {
+        status(0x28, 0)
+    }
+}
