@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessState {
     /// Commands run at full speed.
-    Optimized,
+    Optimized = 0x0,
     /// Commands run, but the long way round.
     NonOptimized,
     /// Only commands about the unit run.
@@ -44,6 +44,24 @@ pub struct PortGroup {
     pub state: AccessState,
     /// PREF: use it if you can.
     pub preferred: bool,
+}
+
+/// The data (SPC-4 6.37): `groups` with their relative target ports, all active/optimized for ever;
+/// with the longer header if `extended`.
+pub fn emit_optimized(groups: &[(u16, Vec<u16>)], extended: bool) -> Vec<u8> {
+    // FORMAT TYPE 001b; no transition takes any time.
+    let mut body = if extended { vec![0x10, 0, 0, 0] } else { Vec::new() };
+    for (group, ports) in groups {
+        // The state, and that it is the only one supported; no status code.
+        body.extend_from_slice(&[AccessState::Optimized as u8, 0x01]);
+        body.extend_from_slice(&group.to_be_bytes());
+        body.extend_from_slice(&[0, 0, 0, u8::try_from(ports.len()).unwrap_or(u8::MAX)]);
+        for port in ports.iter().take(usize::from(u8::MAX)) {
+            body.extend_from_slice(&u32::from(*port).to_be_bytes());
+        }
+    }
+    let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    [&len.to_be_bytes()[..], &body].concat()
 }
 
 /// Reads the data in either format, as far as it is whole; groups in a reserved state are left out.
@@ -97,6 +115,24 @@ mod tests {
         extended.splice(4..4, [0x10, 60, 0, 0]);
         extended[3] += 4;
         assert_eq!(parse(&extended), parse(&TWO));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_is_emitted_is_laid_out_as_the_standard_says_and_reads_back() {
+        let groups = [(1, vec![1]), (2, vec![2, 3])];
+        assert_eq!(emit_optimized(&groups, false), [
+            0, 0, 0, 28,
+            0x00, 0x01, 0, 1, 0, 0, 0, 1,   // optimized; AO_SUP; group 1; one port
+            0, 0, 0, 1,
+            0x00, 0x01, 0, 2, 0, 0, 0, 2,
+            0, 0, 0, 2, 0, 0, 0, 3,
+        ]);
+        for extended in [false, true] {
+            let read: Vec<u16> =
+                parse(&emit_optimized(&groups, extended)).iter().map(|g| g.group).collect();
+            assert_eq!(read, [1, 2]);
+        }
     }
 
     #[test]

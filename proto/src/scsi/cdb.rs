@@ -102,6 +102,21 @@ pub struct ReportOpcodes {
     pub allocation: u32,
 }
 
+/// LOG SENSE (SPC-4 6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogSense {
+    /// SP: save the parameters.
+    pub save: bool,
+    /// PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+    /// PARAMETER POINTER.
+    pub pointer: u16,
+    /// ALLOCATION LENGTH.
+    pub allocation: u16,
+}
+
 /// PERSISTENT RESERVE OUT (SPC-4 6.16).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReserveOut {
@@ -157,6 +172,19 @@ pub enum Command {
         allocation: u32,
     },
     ReportOpcodes(ReportOpcodes),
+    ReportTaskManagement {
+        /// REPD: the longer answer.
+        extended: bool,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
+    ReportPortGroups {
+        /// PARAMETER DATA FORMAT 001b, the longer header.
+        extended: bool,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
+    LogSense(LogSense),
     ReadCapacity10,
     ReadCapacity16 {
         /// ALLOCATION LENGTH.
@@ -272,6 +300,9 @@ pub fn parse(cdb: &[u8]) -> Result<(Command, Class), Sense> {
 
 /// Service action of SERVICE ACTION IN(16).
 const GET_LBA_STATUS: u8 = 0x12;
+/// Service actions of MAINTENANCE IN.
+const REPORT_PORT_GROUPS: u8 = 0x0a;
+const REPORT_TASK_MANAGEMENT: u8 = 0x0d;
 
 /// Normal ACA in the CONTROL byte (SAM-5 5.2): not offered in INQUIRY, so refused.
 const NACA: u8 = 0x04;
@@ -386,6 +417,20 @@ impl Cdb {
             }
             0x9e => Command::ReadCapacity16 { allocation: self.u32(10) },
             0xa0 => Command::ReportLuns { select: self.0[2], allocation: self.u32(6) },
+            0x4d => Command::LogSense(LogSense {
+                save: self.bit(1, 0),
+                page: self.0[2] & 0x3f,
+                subpage: self.0[3],
+                pointer: self.u16(5),
+                allocation: self.u16(7),
+            }),
+            0xa3 if self.0[1] & 0x1f == REPORT_PORT_GROUPS => Command::ReportPortGroups {
+                extended: self.port_groups_format()?,
+                allocation: self.u32(6),
+            },
+            0xa3 if self.0[1] & 0x1f == REPORT_TASK_MANAGEMENT => {
+                Command::ReportTaskManagement { extended: self.bit(2, 7), allocation: self.u32(6) }
+            }
             0xa3 => Command::ReportOpcodes(self.report_opcodes()),
             _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
         })
@@ -420,6 +465,14 @@ impl Cdb {
             page_format: self.bit(1, 4),
             save: self.bit(1, 0),
             len: if ten { self.u16(7) } else { u16::from(self.0[4]) },
+        }
+    }
+
+    fn port_groups_format(&self) -> Result<bool, Sense> {
+        match self.0[1] >> 5 {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Sense::invalid_cdb(1, Some(7))),
         }
     }
 

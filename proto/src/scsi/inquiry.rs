@@ -35,8 +35,8 @@ impl Inquiry<'_> {
     /// Length of the data.
     pub const LEN: usize = 74;
 
-    /// The bytes: SPC-4, HiSup, CmdQue, no protection, TPGS as VPD 83 tells (one group, always
-    /// active: zero).
+    /// The bytes: SPC-4, HiSup, CmdQue, no protection. TPGS 01b: REPORT TARGET PORT GROUPS tells
+    /// how good each way is, and nobody can set it.
     pub fn emit(&self) -> Vec<u8> {
         let mut out = vec![0; Self::LEN];
         out[0] = self.peripheral;
@@ -44,6 +44,7 @@ impl Inquiry<'_> {
         out[2] = 0x06; // VERSION: SPC-4
         out[3] = 0x12; // HISUP, RESPONSE DATA FORMAT 2
         out[4] = u8::try_from(Self::LEN - 5).expect("LEN is below 256"); // ADDITIONAL LENGTH
+        out[5] = 0x10; // TPGS: implicit
         out[7] = 0x02; // CMDQUE
         out[8..16].copy_from_slice(&ascii_field::<8>(self.vendor));
         out[16..32].copy_from_slice(&ascii_field::<16>(self.product));

@@ -9,6 +9,7 @@
 //! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
 //! unmap.rs     the UNMAP parameter list
+//! reservation.rs, transport_id.rs   PERSISTENT RESERVE IN and OUT, and how they name initiators
 //! status.rs    the status byte
 //! ```
 //!

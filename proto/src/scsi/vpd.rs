@@ -12,6 +12,10 @@ pub const UNIT_SERIAL_NUMBER: u8 = 0x80;
 pub const DEVICE_IDENTIFICATION: u8 = 0x83;
 /// Extended INQUIRY data.
 pub const EXTENDED_INQUIRY: u8 = 0x86;
+/// Mode page policy.
+pub const MODE_PAGE_POLICY: u8 = 0x87;
+/// SCSI ports.
+pub const SCSI_PORTS: u8 = 0x88;
 /// Block limits.
 pub const BLOCK_LIMITS: u8 = 0xb0;
 /// Block device characteristics.
@@ -236,9 +240,36 @@ pub fn provisioning(thin: bool, zeroes: bool) -> Vec<u8> {
 
 /// The body of page 86: no protection, simple, ordered and head-of-queue tasks, and no volatile
 /// cache promise beyond the caching mode page.
-pub fn extended_inquiry() -> Vec<u8> {
+pub fn extended_inquiry(volatile_cache: bool) -> Vec<u8> {
     let mut out = vec![0; 60];
     out[1] = 0x07; // HEADSUP, ORDSUP, SIMPSUP
+    out[2] = u8::from(volatile_cache); // V_SUP
+    out[3] = 0x01; // LUICLR: each nexus clears its own unit attentions
+    out
+}
+
+/// The body of page 87 (SPC-4 7.8.10): all mode pages are the unit's, for all initiators.
+pub fn mode_page_policy() -> Vec<u8> {
+    vec![ALL_PAGES, ALL_SUBPAGES, 0, 0]
+}
+
+/// In page 87, all mode pages and all their subpages.
+const ALL_PAGES: u8 = 0x3f;
+const ALL_SUBPAGES: u8 = 0xff;
+
+/// The body of page 88 (SPC-4 7.8.14): relative target ports and their names.
+pub fn scsi_ports(ports: impl Iterator<Item = (u16, String)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (relative, name) in ports {
+        let mut designator = Vec::new();
+        Designator::TargetPortName(name).emit(&mut designator);
+        let len = u16::try_from(designator.len()).expect("at most 259");
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&relative.to_be_bytes());
+        out.extend_from_slice(&[0; 6]); // no initiator port
+        out.extend_from_slice(&len.to_be_bytes());
+        out.append(&mut designator);
+    }
     out
 }
 
@@ -310,6 +341,14 @@ mod tests {
         assert_eq!(BlockLimits::parse(&limits.emit()), Ok(limits));
         let old = BlockLimits::parse(&limits.emit()[..12]).unwrap();
         assert_eq!((old.transfer_max, old.unmap_blocks_max), (8192, 0));
+    }
+
+    #[test]
+    fn ports_carry_their_number_and_name() {
+        let name = "iqn.2026-11.org.example:a,t,0x0002";
+        let body = scsi_ports([(2, name.to_owned())].into_iter());
+        assert_eq!(body[..16], [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 40, 0x53, 0x98, 0, 36]);
+        assert_eq!(&body[16..16 + name.len()], name.as_bytes());
     }
 
     #[test]

@@ -5,8 +5,8 @@ use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 
 use super::access;
 use super::commands::{
-    capacity, defects, inquiry, lba_status, mode, opcodes, report_luns, request_sense, reserve, rw,
-    start_stop, sync, unmap, write_same,
+    capacity, defects, inquiry, lba_status, log, mode, opcodes, port_groups, report_luns,
+    request_sense, reserve, rw, start_stop, sync, task_management, unmap, write_same,
 };
 use super::plan::ParameterKind;
 use super::{Action, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
@@ -105,6 +105,13 @@ impl Nexus {
                 Ok(plan)
             }
             Command::ReportOpcodes(command) => opcodes::plan(lu, &command),
+            Command::ReportTaskManagement { extended, allocation } => {
+                Ok(task_management::plan(extended, allocation))
+            }
+            Command::ReportPortGroups { extended, allocation } => {
+                Ok(port_groups::plan(view, extended, allocation))
+            }
+            Command::LogSense(command) => log::plan(&command),
             Command::ReadCapacity10 => Ok(capacity::plan10(lu)),
             Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
             Command::ReserveIn { action, allocation } => Ok(reserve::read(lu, action, allocation)),

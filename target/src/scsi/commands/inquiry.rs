@@ -8,11 +8,13 @@ use crate::scsi::{LogicalUnit, Plan, View, limits};
 use crate::volume::identity::{REVISION, VENDOR};
 
 /// In ascending order, as page 00 must list them. [`vpd::INSTANCE`] follows where it is known.
-const PAGES: [u8; 7] = [
+const PAGES: [u8; 9] = [
     vpd::SUPPORTED_PAGES,
     vpd::UNIT_SERIAL_NUMBER,
     vpd::DEVICE_IDENTIFICATION,
     vpd::EXTENDED_INQUIRY,
+    vpd::MODE_PAGE_POLICY,
+    vpd::SCSI_PORTS,
     vpd::BLOCK_LIMITS,
     vpd::BLOCK_CHARACTERISTICS,
     vpd::LOGICAL_BLOCK_PROVISIONING,
@@ -53,7 +55,9 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
             ascii_field::<20>(&volume.identity.serial)[..len].to_vec()
         }
         vpd::DEVICE_IDENTIFICATION => vpd::identification(&designators(lu, view)),
-        vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(),
+        vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(volume.facts.volatile_cache),
+        vpd::MODE_PAGE_POLICY => vpd::mode_page_policy(),
+        vpd::SCSI_PORTS => vpd::scsi_ports(view.ports.iter().map(|&p| (p, port_name(view, p)))),
         vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
         vpd::BLOCK_CHARACTERISTICS => vpd::characteristics(volume.facts.rotational),
         vpd::LOGICAL_BLOCK_PROVISIONING => {
@@ -65,6 +69,12 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         },
         _ => return Err(Sense::invalid_cdb(2, None)),
     })
+}
+
+/// The name of another port of the same target (RFC 7143 4.2.7.1 and SPC-4 7.8.6.11).
+fn port_name(view: &View<'_>, port: u16) -> String {
+    let target = view.port_name.split_once(",t,").map_or(view.port_name, |(target, _)| target);
+    format!("{target},t,{port:#06x}")
 }
 
 /// The unit's names first: they are the same through every port, on every head.
