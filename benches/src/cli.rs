@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use corbel_proto::iscsi::name::Name;
 
+use crate::compare::CompareArgs;
 use crate::pattern::Mix;
 use crate::place::Place;
-use crate::{run, units};
+use crate::{compare, run, units};
 
 /// Measures iSCSI and AoE targets, block devices and files.
 #[derive(Debug, Parser)]
@@ -27,6 +28,12 @@ enum Command {
     ///
     /// A load that writes destroys what is there.
     Run(Box<RunArgs>),
+    /// Compare this build's target with the installed ones
+    ///
+    /// Each serves a store of its own, in RAM and on a disk, over iSCSI on loopback and over AoE
+    /// between two network namespaces made for it. All are up at once, all but the measured one
+    /// are stopped, and short samples alternate. Needs root for AoE.
+    Compare(CompareArgs),
     /// Print shell completions
     Completions {
         /// The shell
@@ -157,6 +164,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             }
             Err(Failure::Failed("not everything went well; see above".to_owned()))
         }
+        Command::Compare(args) => compare::compare(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "corbel-bench", &mut script);

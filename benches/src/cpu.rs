@@ -53,16 +53,29 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// Makes the calling thread, and those it starts, run on one core.
+/// Resident memory of a process, bytes.
 ///
 /// # Errors
-/// If there is no such core for this process.
-pub(crate) fn pin(core: usize) -> io::Result<()> {
+/// If there is no such process.
+pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Makes the calling thread, and those and the processes it starts, run on these cores.
+///
+/// # Errors
+/// If there is none of them for this process.
+pub(crate) fn pin(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    if core >= CpuSet::MAX_CPU {
-        return Err(io::ErrorKind::InvalidInput.into());
+    for &core in cores {
+        if core >= CpuSet::MAX_CPU {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        set.set(core);
     }
-    set.set(core);
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 

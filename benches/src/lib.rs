@@ -14,6 +14,7 @@
 //! job.rs         one thread, one ring, one stream of requests
 //! run.rs         `corbel-bench run`: jobs from start to end
 //! report.rs      its figures, for people and for programs
+//! compare/       `corbel-bench compare`: several targets, in turn, on the same store
 //! cli.rs         the command line
 //! ```
 //!
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+mod compare;
 mod cpu;
 mod job;
 mod ledger;

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report, Failure> {
 }
 
 /// Told by the first SIGINT or SIGTERM; the second ends the process.
-fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag::{register, register_conditional_shutdown};
     let stop = Arc::new(AtomicBool::new(false));
@@ -222,7 +222,8 @@ fn work(
     ready: &Sender<Result<(), String>>,
     opened: &Receiver<()>,
 ) -> Done {
-    let pinned = core.map_or(Ok(()), cpu::pin).map_err(|error| format!("--cpus: {error}"));
+    let pinned =
+        core.map_or(Ok(()), |core| cpu::pin(&[core])).map_err(|error| format!("--cpus: {error}"));
     let transport = pinned.and_then(|()| transport::open(way, plan.shape));
     let idle = |ledger, broken| Done {
         tally: Tally::new(),

@@ -1,0 +1,149 @@
+//! One load on one server for a moment, and how fast the machine itself was just then.
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::server::Server;
+use crate::cpu;
+use crate::pattern::Rng;
+
+/// A load, the same for all servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Load {
+    pub(crate) rw: &'static str,
+    pub(crate) bs: u64,
+    pub(crate) qd: u32,
+}
+
+impl Load {
+    pub(crate) const fn new(rw: &'static str, bs: u64, qd: u32) -> Self {
+        Self { rw, bs, qd }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let size = match self.bs {
+            bs if bs >= 1 << 20 => format!("{} MiB", bs >> 20),
+            bs => format!("{} KiB", bs >> 10),
+        };
+        format!("{} {size}, QD {}", self.rw, self.qd)
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Sample {
+    pub(crate) round: usize,
+    pub(crate) server: &'static str,
+    pub(crate) load: Load,
+    /// Time of a fixed piece of work on the client's core just before, nanoseconds.
+    pub(crate) calibration_ns: u64,
+    /// The report of `corbel-bench run`.
+    pub(crate) report: Value,
+}
+
+impl Sample {
+    /// A figure of the report, by its place in the JSON.
+    pub(crate) fn figure(&self, pointer: &str) -> Option<f64> {
+        self.report.pointer(pointer).and_then(Value::as_f64)
+    }
+
+    /// One of the latencies, nanoseconds.
+    pub(crate) fn latency(&self, name: &str) -> Option<f64> {
+        let side = if self.load.rw.ends_with("write") { "write" } else { "read" };
+        self.figure(&format!("/{side}/latency_ns/{name}"))
+    }
+}
+
+/// How samples are taken.
+pub(crate) struct Taking<'a> {
+    pub(crate) time: Duration,
+    pub(crate) client_core: usize,
+    /// Namespace of the client, if it is not ours.
+    pub(crate) namespace: Option<&'a str>,
+}
+
+impl Taking<'_> {
+    /// The command line of a sample, whose last words are the server's.
+    pub(crate) fn words(&self, server: &Server, load: Load) -> Vec<String> {
+        let program = std::env::current_exe().unwrap_or_else(|_| "corbel-bench".into());
+        let mut words = Vec::new();
+        if let Some(namespace) = self.namespace {
+            words.extend(["ip", "netns", "exec", namespace].map(str::to_owned));
+        }
+        words.push(program.display().to_string());
+        let (bs, qd) = (load.bs.to_string(), load.qd.to_string());
+        let (time, core) = (format!("{}ms", self.time.as_millis()), self.client_core.to_string());
+        let line = ["run", "--json", "--rw", load.rw, "--bs", &bs, "--qd", &qd, "--time", &time];
+        words.extend(line.map(str::to_owned));
+        let pid = server.pid().to_string();
+        let line = ["--warmup", "100ms", "--cpus", &core, "--server-pid", &pid, &server.path];
+        words.extend(line.map(str::to_owned));
+        words
+    }
+
+    /// Takes one.
+    ///
+    /// # Errors
+    /// If the run failed.
+    pub(crate) fn sample(
+        &self,
+        round: usize,
+        server: &Server,
+        load: Load,
+    ) -> Result<Sample, String> {
+        let calibration_ns = calibrate(self.client_core);
+        let words = self.words(server, load);
+        server.go_on();
+        let done = Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .output();
+        server.pause();
+        let done = done.map_err(|error| error.to_string())?;
+        let failed = || {
+            let why = String::from_utf8_lossy(&done.stderr);
+            format!("{}, {}: {}", server.kind.name(), load.name(), why.trim())
+        };
+        if !done.status.success() {
+            return Err(failed());
+        }
+        let report = serde_json::from_slice(&done.stdout).map_err(|_| failed())?;
+        Ok(Sample { round, server: server.kind.name(), load, calibration_ns, report })
+    }
+}
+
+/// Times a fixed piece of work. A machine that is left alone takes the same time each time.
+fn calibrate(core: usize) -> u64 {
+    let work = move || {
+        // Wherever it runs, it is a measure.
+        let _ = cpu::pin(&[core]);
+        let (began, mut rng, mut sum) = (Instant::now(), Rng::new(1), 0_u64);
+        for _ in 0..1_000_000 {
+            sum = sum.wrapping_add(std::hint::black_box(rng.next()));
+        }
+        std::hint::black_box(sum);
+        u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    };
+    thread::spawn(work).join().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_has_the_latency_of_its_writes() {
+        let report = serde_json::json!({
+            "iops": 5.0, "read": null, "write": { "latency_ns": { "p50": 7 } }
+        });
+        let load = Load::new("randwrite", 4096, 32);
+        let sample = Sample { round: 0, server: "a", load, calibration_ns: 1, report };
+        assert_eq!((sample.figure("/iops"), sample.latency("p50")), (Some(5.0), Some(7.0)));
+        assert_eq!(load.name(), "randwrite 4 KiB, QD 32");
+    }
+}
