@@ -5,7 +5,7 @@
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
 #   fmt clippy dependencies test optimised simulator doc build    need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
-#   cross-protocol hostile idle-sessions hung-storage    our own clients, in a network namespace
+#   cross-protocol fencing hostile idle-sessions hung-storage    our own clients, in a network namespace
 #   nbd attach                                   clients of NBD, in a network namespace
 #   initiator-cli                                the initiator's commands, in a network namespace
 #   bench                                        the load generator, in a network namespace
@@ -24,7 +24,7 @@ export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-ini
 export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance
-  cross-protocol hostile idle-sessions hung-storage nbd attach initiator-cli bench
+  cross-protocol fencing hostile idle-sessions hung-storage nbd attach initiator-cli bench
   guest-aoe guest-iscsi guest-target guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
@@ -134,6 +134,7 @@ stage_conformance() { $as_root tests/interop/conformance.sh; }
 stage_cross-protocol() { $as_root tests/interop/cross-protocol.sh; }
 stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-50000}"; }
 stage_idle-sessions() { $as_root tests/interop/idle-sessions.sh; }
+stage_fencing() { $as_root tests/interop/fencing.sh; }
 stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
 stage_nbd() { $as_root tests/interop/nbd.sh; }
 stage_attach() { $as_root tests/interop/attach.sh; }
