@@ -7,19 +7,28 @@ use corbel_proto::memory::Buffer;
 
 use super::super::Message as Between;
 use super::super::device::{Device, Next};
+use super::tasks::{State, Task};
 use super::tmf::Then;
 use super::{Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
 use crate::reservation::{NexusName, Registration};
 use crate::volume::VolumeId;
 
+/// A command that waits for something other than its data and the medium. Its initiator may have
+/// aborted it meanwhile, and have given its tag to another; so it has a number of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiter {
+    pub(super) tsih: u16,
+    pub(super) itt: u32,
+    pub(super) unit: (u16, u32),
+    pub(super) number: u64,
+}
+
 /// Whose state file is being written.
 #[derive(Debug)]
 pub(super) struct Keep<D> {
     pub(super) device: Arc<D>,
-    pub(super) tsih: u16,
-    pub(super) itt: u32,
-    pub(super) unit: (u16, u32),
+    pub(super) waiter: Waiter,
 }
 
 impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
@@ -42,38 +51,59 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let known = usize::try_from(token).ok().and_then(|key| self.keeps.try_remove(key));
-        let Keep { device, tsih, itt, unit } = known.expect("the host answers each file once");
+        let Keep { device, waiter } = known.expect("the host answers each file once");
         let next = device.kept(ok);
-        let waits = self.sessions.get_mut(&tsih).and_then(|session| session.tasks.remove(&itt));
-        match (waits, next) {
-            (Some(_), next) => {
-                self.step(tsih, itt, unit, next, cx);
-                self.touch_session(tsih);
+        match (self.take_waiter(waiter), next) {
+            (true, next) => {
+                self.step(waiter.tsih, waiter.itt, waiter.unit, next, cx);
+                self.touch_session(waiter.tsih);
             }
             // Nobody waits, but the others' commands end all the same.
-            (None, Next::Evict(nexuses, response)) => {
-                self.evict(nexuses, VolumeId(unit.1), (tsih, itt), response, cx);
+            (false, Next::Evict(nexuses, response)) => {
+                self.evict(nexuses, waiter, response, cx);
             }
-            (None, _) => {}
+            (false, _) => {}
         }
     }
 
-    /// Ends the commands of `nexuses` on `volume` everywhere; `response` is the answer then.
+    /// A command of a session waits from now on.
+    pub(super) fn waiter(&mut self, tsih: u16, itt: u32, unit: (u16, u32)) -> Waiter {
+        self.waiters += 1;
+        let number = self.waiters;
+        if let Some(session) = self.sessions.get_mut(&tsih) {
+            session.tasks.insert(itt, Task { unit, state: State::Waiting(number) });
+        }
+        Waiter { tsih, itt, unit, number }
+    }
+
+    /// Takes the task of a command that waited; false if it waits no more.
+    fn take_waiter(&mut self, waiter: Waiter) -> bool {
+        let Some(session) = self.sessions.get_mut(&waiter.tsih) else { return false };
+        let waits = session.tasks.get(&waiter.itt).is_some_and(
+            |task| matches!(task.state, State::Waiting(number) if number == waiter.number),
+        );
+        if waits {
+            session.tasks.remove(&waiter.itt);
+        }
+        waits
+    }
+
+    /// Ends the commands of `nexuses` on the waiter's unit everywhere; `response` is its answer.
     pub(super) fn evict<H>(
         &mut self,
         nexuses: Vec<Registration>,
-        volume: VolumeId,
-        task: (u16, u32),
+        waiter: Waiter,
         response: Response<B>,
         cx: &mut Context<'_, B, H>,
     ) where
         H: Host<Memory = B, Buf = B>,
     {
         let (shard, shards) = (cx.host.shard(), cx.host.shards());
+        let volume = VolumeId(waiter.unit.1);
         let still = self.evict_here(&nexuses, volume, cx);
         let others = usize::from(shards.saturating_sub(1));
-        let then = Then::Respond(task.0, task.1);
-        self.answers.insert(task, response);
+        let then = Then::Respond(waiter.number);
+        self.answers.insert(waiter.number, (waiter, response));
         let Some(ask) = self.drain(still, others, then, cx) else { return };
         let nexuses: Arc<[Registration]> = nexuses.into();
         for other in (0..shards).filter(|other| *other != shard) {
@@ -122,17 +152,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     }
 
     /// All others' commands have ended.
-    pub(super) fn evicted(&mut self, tsih: u16, itt: u32) {
-        let Some(response) = self.answers.remove(&(tsih, itt)) else { return };
-        let Some(session) = self.sessions.get_mut(&tsih) else { return };
-        // Its own initiator may have aborted it meanwhile.
-        if session.tasks.remove(&itt).is_none() {
+    pub(super) fn evicted(&mut self, number: u64) {
+        let Some((waiter, response)) = self.answers.remove(&number) else { return };
+        if !self.take_waiter(waiter) {
             return;
         }
-        if let Some(conn) = session.conn.and_then(|id| self.conns.get_mut(id.key())) {
-            conn.wire.respond(itt, response);
+        let conn = self.sessions.get(&waiter.tsih).and_then(|session| session.conn);
+        if let Some(conn) = conn.and_then(|id| self.conns.get_mut(id.key())) {
+            conn.wire.respond(waiter.itt, response);
         }
-        self.touch_session(tsih);
+        self.touch_session(waiter.tsih);
     }
 
     fn touch_session(&mut self, tsih: u16) {

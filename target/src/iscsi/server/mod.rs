@@ -34,7 +34,7 @@ use super::model::{Target, Targets};
 use super::registry::Registry;
 use crate::host::{Host, ShardId};
 use crate::volume::engine::Engine;
-use keep::Keep;
+use keep::{Keep, Waiter};
 pub use status::SessionStatus;
 use tasks::{Task, Work};
 use tmf::Drain;
@@ -185,8 +185,10 @@ pub struct IscsiServer<B, D: Device<B>> {
     drains: Slab<Drain>,
     /// State files that are being written.
     keeps: Slab<Keep<D>>,
-    /// What commands are answered that wait for others' to end, by session and task.
-    answers: HashMap<(u16, u32), Response<B>>,
+    /// What commands are answered that wait for others' to end, by their number.
+    answers: HashMap<u64, (Waiter, Response<B>)>,
+    /// Commands that have waited so far.
+    waiters: u64,
     timers: BTreeSet<(Instant, ConnId)>,
     starving: HashSet<ConnId>,
     ready: VecDeque<ConnId>,
@@ -210,6 +212,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             drains: Slab::new(),
             keeps: Slab::new(),
             answers: HashMap::new(),
+            waiters: 0,
             timers: BTreeSet::new(),
             starving: HashSet::new(),
             ready: VecDeque::new(),

@@ -8,8 +8,8 @@ use super::super::device::{Ask, Device, Next};
 use super::keep::Keep;
 use super::{ConnId, Context, IscsiServer, Nexus};
 use crate::host::Host;
+use crate::volume::Outcome;
 use crate::volume::engine::{Owner, RequestId};
-use crate::volume::{Outcome, VolumeId};
 
 /// A command between its arrival and its answer.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub(super) enum State<W> {
     Gathering(W),
     /// The engine has it, under this number.
     Submitted(usize),
-    /// A state file is being written, or others' commands end first.
-    Waiting,
+    /// A state file is being written, or others' commands end first; its number.
+    Waiting(u64),
 }
 
 /// A request that the engine has. It outlives its task, its session and its connection.
@@ -144,12 +144,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             Next::Keep(name, bytes) => {
                 let Some(nexus) = session.nexuses.get(&unit) else { return };
                 let device = nexus.device.clone();
-                session.tasks.insert(itt, Task { unit, state: State::Waiting });
-                self.keep(Keep { device, tsih, itt, unit }, &name, bytes, cx);
+                let waiter = self.waiter(tsih, itt, unit);
+                self.keep(Keep { device, waiter }, &name, bytes, cx);
             }
             Next::Evict(nexuses, response) => {
-                session.tasks.insert(itt, Task { unit, state: State::Waiting });
-                self.evict(nexuses, VolumeId(unit.1), (tsih, itt), response, cx);
+                let waiter = self.waiter(tsih, itt, unit);
+                self.evict(nexuses, waiter, response, cx);
             }
         }
     }
@@ -233,7 +233,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.wire.abort(itt);
         }
         match session.tasks.remove(&itt)?.state {
-            State::Gathering(_) | State::Waiting => None,
+            State::Gathering(_) | State::Waiting(_) => None,
             State::Submitted(key) => {
                 let work = &mut self.works[key];
                 work.stopped = true;

@@ -22,8 +22,8 @@ pub(super) enum Then {
     Answer(ConnId, u32),
     /// Logged out.
     Logout(ConnId, u32),
-    /// The answer of a session's command that waits for this.
-    Respond(u16, u32),
+    /// The answer of the command of this number, which waits for this.
+    Respond(u64),
     /// Tell the shard that asked.
     Acknowledge(ShardId, u64),
 }
@@ -267,7 +267,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         match then {
             Then::Answer(id, itt) => self.answer(id, itt, TaskOutcome::Complete),
             Then::Logout(id, itt) => self.logged_out(id, itt, cx),
-            Then::Respond(tsih, itt) => self.evicted(tsih, itt),
+            Then::Respond(number) => self.evicted(number),
             Then::Acknowledge(shard, ask) => {
                 cx.host.post(shard, Message::Iscsi(Between::Cleared { ask }));
             }

@@ -83,3 +83,21 @@ fn an_aborted_or_orphaned_eviction_still_fences_and_answers_nobody() {
         assert!(preemptor.heard(&mut world).is_empty());
     }
 }
+
+/// The tag of an aborted command is free for the next one, which is none of the file's business.
+#[test]
+fn a_command_that_took_over_the_tag_of_an_aborted_one_is_left_alone() {
+    for written in [true, false] {
+        let mut world = World::new();
+        let mut preemptor = world.logged_in(0, 1);
+        preemptor.command(&mut world, 6, 0x5f, 0);
+        preemptor.function(&mut world, Function::AbortTask, 6);
+        preemptor.completes_function(&mut world);
+        preemptor.command(&mut world, 6, 0x2a, 1);
+        world.file(0, written);
+        assert!(preemptor.heard(&mut world).is_empty(), "the write is at the disk");
+        world.disk(0);
+        assert_eq!(status_of(preemptor, &mut world), (6, 0));
+        assert_eq!(world.shards[0].server.status()[0].tasks, 0);
+    }
+}
