@@ -21,6 +21,8 @@ mod unit;
 
 use std::sync::Arc;
 
+use corbel_proto::iscsi::name::Name;
+
 use crate::host::ShardId;
 use crate::reservation::Registration;
 use crate::volume::VolumeId;
@@ -51,6 +53,11 @@ pub enum Message {
         shard: ShardId,
         /// Its number for this.
         ask: u64,
+    },
+    /// End all sessions of a target.
+    EndTarget {
+        /// Its name.
+        target: Name,
     },
     /// Stop all work on `volume` of those registered by these; answer [`Message::Cleared`] then.
     Evict {

@@ -1,6 +1,7 @@
 //! How sessions end: logout, loss of the connection, replacement by a new login. In each case a
 //! session is over only when nothing of it can reach a medium any more.
 
+use corbel_proto::iscsi::name::Name;
 use corbel_proto::iscsi::pdu::logout::{self, LogoutRequest, Reason};
 use corbel_proto::iscsi::target::Closed;
 use corbel_proto::memory::Buffer;
@@ -25,6 +26,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             Between::Clear { volume, shard, ask } => {
                 self.clear_for(volume, (shard, ask), cx);
             }
+            Between::EndTarget { target } => self.end_target(&target, cx),
             Between::Evict { nexuses, volume, shard, ask } => {
                 self.evict_for(&nexuses, volume, (shard, ask), cx);
             }
@@ -135,6 +137,37 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.finish_session(tsih, cx);
         } else {
             self.welcome(tsih, cx);
+        }
+    }
+
+    /// Ends every session of the target that this connection belongs to, on all shards.
+    pub(super) fn end_target_of<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let session = self.conn_ref(id).and_then(|conn| self.sessions.get(&conn.session?));
+        let Some(target) = session.and_then(|session| session.admission.target.clone()) else {
+            return;
+        };
+        let shard = cx.host.shard();
+        for other in (0..cx.host.shards()).filter(|other| *other != shard) {
+            let end = Between::EndTarget { target: target.clone() };
+            cx.host.post(other, Message::Iscsi(end));
+        }
+        self.end_target(&target, cx);
+    }
+
+    /// This shard's share of it.
+    fn end_target<H>(&mut self, target: &Name, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let of_target =
+            self.sessions.values().filter(|s| s.admission.target.as_ref() == Some(target));
+        let conns: Vec<ConnId> = of_target.filter_map(|session| session.conn).collect();
+        tracing::warn!(%target, sessions = conns.len(), "cold reset: sessions end");
+        for id in conns {
+            self.close(id, cx);
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Drain {
 pub(super) enum Then {
     /// Function complete.
     Answer(ConnId, u32),
+    /// Function complete, and the end of every session of the target (RFC 7143 11.5.1).
+    EndSessions(ConnId, u32),
     /// Logged out.
     Logout(ConnId, u32),
     /// The answer of the command of this number, which waits for this.
@@ -47,7 +49,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let then = Then::Answer(id, request.itt);
         match (request.function, unit) {
             (Function::AbortTask, _) => self.abort_task(id, tsih, request, cx),
-            (Function::TargetWarmReset, _) => {
+            (Function::TargetWarmReset | Function::TargetColdReset, _) => {
+                let cold = request.function == Function::TargetColdReset;
+                let then = if cold { Then::EndSessions(id, request.itt) } else { then };
                 // What is no longer exported may still be at work for this initiator.
                 let known = session.nexuses.keys().map(|&(_, volume)| VolumeId(volume));
                 let exported = target.luns.values().map(|unit| unit.volume());
@@ -56,9 +60,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 volumes.dedup();
                 target.luns.values().for_each(|unit| unit.reset());
                 self.clear_everywhere(&volumes, Some(tsih), then, cx);
-            }
-            (Function::TargetColdReset, _) => {
-                self.answer(id, request.itt, TaskOutcome::Unsupported);
             }
             (_, None) => self.answer(id, request.itt, TaskOutcome::NoSuchLun),
             (Function::AbortTaskSet, Some(unit)) => {
@@ -266,6 +267,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         match then {
             Then::Answer(id, itt) => self.answer(id, itt, TaskOutcome::Complete),
+            Then::EndSessions(id, itt) => {
+                self.answer(id, itt, TaskOutcome::Complete);
+                self.end_target_of(id, cx);
+            }
             Then::Logout(id, itt) => self.logged_out(id, itt, cx),
             Then::Respond(number) => self.evicted(number),
             Then::Acknowledge(shard, ask) => {

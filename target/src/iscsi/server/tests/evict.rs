@@ -1,4 +1,5 @@
-//! PREEMPT AND ABORT as the server sees it: a state file, then the end of others' commands.
+//! What ends others' commands and sessions: PREEMPT AND ABORT as the server sees it (a state file
+//! first), TARGET COLD RESET.
 
 use super::*;
 
@@ -100,4 +101,23 @@ fn a_command_that_took_over_the_tag_of_an_aborted_one_is_left_alone() {
         assert_eq!(status_of(preemptor, &mut world), (6, 0));
         assert_eq!(world.shards[0].server.status()[0].tasks, 0);
     }
+}
+
+/// RFC 7143 11.5.1: as a warm reset, and then every session of the target ends.
+#[test]
+fn a_cold_reset_is_answered_when_all_work_is_done_and_then_ends_all_sessions() {
+    let mut world = World::new();
+    let client = world.logged_in(0, 1);
+    let mut other = world.logged_in(1, 2);
+    other.command(&mut world, 4, 0x2a, 1);
+    client.function(&mut world, Function::TargetColdReset, TAG_NONE);
+    assert!(client.heard(&mut world).is_empty(), "the other shard's disk still has a write");
+    world.disk(1);
+    client.completes_function(&mut world);
+    for client in [client, other] {
+        assert_eq!(world.shards[client.shard].server.poll_close(), Some(client.id));
+        world.at(client.shard, |server, cx| server.closed(client.id, cx));
+        assert!(world.shards[client.shard].server.status().is_empty());
+    }
+    world.logged_in(1, 2);
 }
