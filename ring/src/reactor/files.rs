@@ -96,7 +96,7 @@ impl Files {
         }
     }
 
-    /// False once the kernel refused to send from user memory on this socket.
+    /// False once the kernel refused to send from user memory on this socket, or nobody wants it.
     pub(super) fn zero_copy(&self, file: File) -> bool {
         self.place(file).is_some_and(|p| p.zero_copy)
     }

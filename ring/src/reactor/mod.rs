@@ -282,6 +282,12 @@ impl Reactor {
         self.give_up(file);
     }
 
+    /// Sends on `file` copy from now on. For peers on this host: the kernel copies what it is lent
+    /// for them in any case, after it has pinned each page.
+    pub fn copy_always(&mut self, file: File) {
+        self.files.forbid_zero_copy(file);
+    }
+
     /// Ends one direction of a stream: the peer sees the end once it has read what was sent.
     pub fn shutdown_write(&mut self, file: File) {
         if let Some(fd) = self.files.descriptor(file) {

@@ -138,6 +138,9 @@ impl Streams {
         // It went away again, or the limit of connections is reached (which is logged there).
         let Some(Ok((local, peer))) = addresses else { return host.reactor.close(file) };
         let Ok(id) = shard.accept(host, local, peer) else { return host.reactor.close(file) };
+        if local.ip() == peer.ip() || peer.ip().is_loopback() {
+            host.reactor.copy_always(file);
+        }
         let key = self.streams.insert(Stream {
             file,
             id,
