@@ -15,8 +15,8 @@ pub struct PoolConfig {
 }
 
 impl Default for PoolConfig {
-    /// 256 buffers of 8 KiB: 2 MiB a shard.
+    /// 64 buffers of 32 KiB: 2 MiB a shard.
     fn default() -> Self {
-        Self { buffers: 256, buffer_bytes: 8192 }
+        Self { buffers: 64, buffer_bytes: 32 * 1024 }
     }
 }

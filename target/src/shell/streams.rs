@@ -25,7 +25,7 @@ const MESSAGE_PDUS_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: u64 = 512 * 1024;
 
 /// Payload of at least this length is received straight to its place.
-const DIRECT_BYTES_MIN: u32 = 1024;
+const DIRECT_BYTES_MIN: u32 = 8192;
 
 #[derive(Debug)]
 struct Listener {
