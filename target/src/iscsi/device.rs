@@ -54,8 +54,8 @@ pub enum Next<B, W> {
     /// The medium.
     Submit(Request<B>, W),
     /// A small state file, of this name and with these bytes, on stable storage: then
-    /// [`Device::kept`].
-    Keep(String, Vec<u8>),
+    /// [`Device::kept`], with this number of bytes that the command took.
+    Keep(String, Vec<u8>, u64),
     /// The end of every command that those registered by these have on the unit, on whatever
     /// session; once none of them can reach the medium any more, this is the answer.
     Evict(Vec<Registration>, Response<B>),
@@ -91,7 +91,7 @@ pub trait Device<B>: Debug {
 
     /// The state file of [`Next::Keep`] is stable, or could not be written. Called once for each,
     /// also if nobody waits for the answer any more.
-    fn kept(&self, ok: bool) -> Next<B, Self::Work>;
+    fn kept(&self, ok: bool, taken: u64) -> Next<B, Self::Work>;
 
     /// LOGICAL UNIT RESET: called once, whatever the number of sessions and shards; every nexus
     /// finds out by itself.

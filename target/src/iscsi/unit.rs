@@ -69,7 +69,7 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
             let request = unit.request(&mut media, Segments::new());
             Next::Submit(request, Work { data_out, wanted, step: Step::Media(media) })
         }
-        Action::Keep(name, bytes) => Next::Keep(name, bytes),
+        Action::Keep(name, bytes) => Next::Keep(name, bytes, wanted),
         Action::Evict(nexuses) => Next::Evict(nexuses, respond(Reply::good(Vec::new()), wanted)),
         Action::Parameters(command) => {
             Next::Gather(data_out, Work { data_out, wanted, step: Step::Parameters(command) })
@@ -160,8 +160,8 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         Response { status: done.status as u8, sense: sense.unwrap_or_default(), data, wanted }
     }
 
-    fn kept(&self, ok: bool) -> Next<B, Work> {
-        next(self, Self::kept(self, ok), 0)
+    fn kept(&self, ok: bool, taken: u64) -> Next<B, Work> {
+        next(self, Self::kept(self, ok), taken)
     }
 
     fn reset(&self) {
@@ -335,6 +335,28 @@ mod tests {
             };
             assert_eq!((answer.status, answer.sense[2] & 0xf, answer.sense[12]), (2, 5, asc));
         }
+    }
+
+    /// The list was taken: there is no residual, whenever the answer comes.
+    #[test]
+    fn reservations_that_are_kept_are_answered_with_all_data_taken() {
+        let unit = unit();
+        unit.volume.reservations.enable_persistence();
+        let mut nexus = fresh(&unit);
+        begin(&unit, &mut nexus, &[0; 16]);
+        let register = cdb(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]);
+        let Next::Gather(24, work) = begin_with(&unit, &mut nexus, &register, 24) else {
+            panic!("a list is wanted");
+        };
+        let mut list = vec![0; 24];
+        (list[15], list[20]) = (1, 1); // a key, APTPL
+        let list = [Slice::whole(HeapBuffer::from_vec(list))].into_iter().collect();
+        let Next::Keep(_, _, taken) = unit.data(&mut nexus, &VIEW, work, list) else {
+            panic!("it is written first");
+        };
+        let next = <LogicalUnit as Device<HeapBuffer>>::kept(&unit, true, taken);
+        let Next::Answer(answer) = next else { panic!("that is all") };
+        assert_eq!((answer.status, answer.wanted), (0, 24));
     }
 
     #[test]

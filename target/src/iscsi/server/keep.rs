@@ -29,6 +29,8 @@ pub(super) struct Waiter {
 pub(super) struct Keep<D> {
     pub(super) device: Arc<D>,
     pub(super) waiter: Waiter,
+    /// Bytes that the command took.
+    pub(super) taken: u64,
 }
 
 impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
@@ -51,8 +53,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let known = usize::try_from(token).ok().and_then(|key| self.keeps.try_remove(key));
-        let Keep { device, waiter } = known.expect("the host answers each file once");
-        let next = device.kept(ok);
+        let Keep { device, waiter, taken } = known.expect("the host answers each file once");
+        let next = device.kept(ok, taken);
         match (self.take_waiter(waiter), next) {
             (true, next) => {
                 self.step(waiter.tsih, waiter.itt, waiter.unit, next, cx);

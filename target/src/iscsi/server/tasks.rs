@@ -141,11 +141,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 session.at_medium += 1;
                 session.tasks.insert(itt, Task { unit, state: State::Submitted(key) });
             }
-            Next::Keep(name, bytes) => {
+            Next::Keep(name, bytes, taken) => {
                 let Some(nexus) = session.nexuses.get(&unit) else { return };
                 let device = nexus.device.clone();
                 let waiter = self.waiter(tsih, itt, unit);
-                self.keep(Keep { device, waiter }, &name, bytes, cx);
+                self.keep(Keep { device, waiter, taken }, &name, bytes, cx);
             }
             Next::Evict(nexuses, response) => {
                 let waiter = self.waiter(tsih, itt, unit);

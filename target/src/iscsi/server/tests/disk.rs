@@ -35,7 +35,7 @@ impl Device<HeapBuffer> for Disk {
         match ask.cdb[0] {
             0x28 => Next::Submit(request(Kind::Read { offset: 0, len: bytes }), bytes),
             0x2a => Next::Gather(bytes, bytes),
-            0x5f => Next::Keep("reservations".to_owned(), vec![1]),
+            0x5f => Next::Keep("reservations".to_owned(), vec![1], 0),
             _ => Next::Answer(status(0, 0)),
         }
     }
@@ -59,7 +59,7 @@ impl Device<HeapBuffer> for Disk {
         }
     }
 
-    fn kept(&self, ok: bool) -> Next<HeapBuffer, u64> {
+    fn kept(&self, ok: bool, _: u64) -> Next<HeapBuffer, u64> {
         let victims = [2, 3].map(|isid| {
             let initiator =
                 transport_id::port_name("iqn.2026-11.org.example:node", [0, 0, 0, 0, 0, isid]);
