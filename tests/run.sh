@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command. On a fresh Debian 12 machine with Rust it installs what it needs (see
-# packages.txt), then runs every stage, names the first that failed and shows its log.
+# packages.txt), then runs every stage, names those that failed and shows the end of their logs.
 #
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
 #   fmt clippy dependencies test optimised simulator doc build    need no root
@@ -28,7 +28,7 @@ all_stages="fmt clippy dependencies test optimised simulator doc build export ho
   guest-aoe guest-iscsi guest-target guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
-passed=0 failed=0 first_failed=''
+passed=0 failed_stages=''
 
 for stage in $stages; do
   [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,17s/^# \?//p' "$0" >&2; exit 2; }
@@ -171,17 +171,16 @@ main() {
       passed=$((passed + 1))
       echo "ok      $((SECONDS - started)) s"
     else
-      failed=$((failed + 1))
+      failed_stages+=" $stage"
       echo "FAILED  $((SECONDS - started)) s"
-      first_failed=${first_failed:-$stage}
     fi
   done
-  if [ -n "$first_failed" ]; then
-    echo "--- the end of $log_folder/$first_failed.log"
-    tail -n 80 "$log_folder/$first_failed.log"
-  fi
-  echo "$passed passed, $failed failed"
-  [ $failed = 0 ]
+  for stage in $failed_stages; do
+    echo "--- the end of $log_folder/$stage.log"
+    tail -n 50 "$log_folder/$stage.log"
+  done
+  echo "$passed passed; failed:${failed_stages:- none}"
+  [ -z "$failed_stages" ]
 }
 # One line, so that bash has read all of this file before a long run starts.
 main; exit

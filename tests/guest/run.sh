@@ -67,7 +67,7 @@ cp "$script" "$work/control/script"
   echo 'export GUEST_ID GUEST_NETS GUEST_MTU'
 } >"$work/control/env"
 
-append="console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 biosdevname=0 nowatchdog audit=0
+append="console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 biosdevname=0 nowatchdog workqueue.watchdog_thresh=0 audit=0
  mitigations=off selinux=0 apparmor=0 rcupdate.rcu_cpu_stall_timeout=120 random.trust_cpu=on"
 # Where every core is emulated, and the host may have others to serve, a kernel that measures one
 # clock by another measures the host's scheduler: the tick is "broken", which is a panic, or the

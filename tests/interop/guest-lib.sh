@@ -5,7 +5,7 @@ HERE=${HERE:-/mnt/share}
 
 pass() { read -r up _ </proc/uptime; echo "PASS guest: $* (at $up s)"; }
 more_words() { :; } # what a script has to say about a failure, beside the kernel's log
-fail() { echo "FAIL guest: $*"; more_words || true; dmesg | tail -n 30; exit 1; }
+fail() { echo "FAIL guest: $*"; more_words || true; dmesg | tail -n 30 | sed "s/^/kernel: /"; exit 1; }
 trap 'echo "FAIL guest: line $LINENO: $BASH_COMMAND"; dmesg | tail -n 30' ERR
 
 wait_for() { # SECONDS WHAT COMMAND…
@@ -77,9 +77,13 @@ LVM
 
 # Nothing in the kernel's log that an administrator would be woken for. An extra pattern, if given,
 # is bad as well. An error of one path (sdX) is the multipath layer's to bear, not a finding.
-dmesg_is_clean() {
-  local bad='BUG:|WARNING:|Oops|refcount_t|hung_task|blocked for more|I/O error|EXT4-fs error'
-  if dmesg | grep -vE 'I/O error(,| on) dev sd[a-z]' | grep -E "$bad${1:+|$1}"; then
+dmesg_is_clean() { kernel_said_nothing "$broken|I/O error|EXT4-fs error${1:+|$1}"; }
+# Likewise after a device was taken away: what udev wanted to read all the same fails, and the kernel
+# rightly says so.
+kernel_is_sound() { kernel_said_nothing "$broken"; }
+broken='BUG:|WARNING:|Oops|refcount_t|hung_task|blocked for more'
+kernel_said_nothing() { # LIKE ; marked, since what the kernel says is left out of short logs
+  if dmesg | grep -vE 'I/O error(,| on) dev sd[a-z]' | grep -E "$1" | sed 's/^/kernel: /' | grep .; then
     fail "the kernel log has the lines above"
   fi
   pass "the kernel log is clean"

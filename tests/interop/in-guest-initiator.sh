@@ -43,8 +43,6 @@ kill_initiator() {
   start_initiator
 }
 before=$(readlink -f /dev/corbel/disk)
-# Not with the kernel's NBD client: see the known limits in docs/architecture.md.
-if [ "$PRESENTER" = ublk ]; then
 under_load 14 "the initiator killed and started again" kill_initiator
 restart_initiator() {
   exec 9<"$device" # in use, whether the load has begun or not
@@ -54,7 +52,6 @@ restart_initiator() {
   exec 9<&-
 }
 under_load 14 "the initiator told to end while its device is in use, and started again" restart_initiator
-fi
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"
 wait_for 120 "four paths again, some of which may be damped" ready_paths 4
 
@@ -82,5 +79,6 @@ wait_for 120 "four paths again, some of which may be damped" ready_paths 4
 dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
 dd if=/tmp/last of="$device" bs=1M oflag=direct conv=fsync status=none
 sha256sum </tmp/last | cut -d' ' -f1 >"$HERE/written.sum"
-end_initiator
 dmesg_is_clean
+end_initiator
+kernel_is_sound

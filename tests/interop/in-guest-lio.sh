@@ -42,5 +42,6 @@ under_load 10 "LIO: a portal silent" cut 127.0.0.1
 under_load 10 "LIO: the other one silent" cut 127.0.0.2
 under_load 10 "LIO: the target closed and opened again" close_all
 wait_for 120 "two paths again, one of which may be damped" ready_paths 2
-end_initiator
 dmesg_is_clean
+end_initiator
+kernel_is_sound

@@ -14,6 +14,14 @@ attach() { # OPTION…
   pid=$!
   wait_for 120 "the server's \`ready\`" grep -qx ready /tmp/server.out
 }
+detach() {
+  dmesg_is_clean
+  udevadm settle --timeout=20
+  "$server" --detach
+  sleep 1
+  kernel_is_sound
+  dmesg -C
+}
 kill_server() { kill -9 "$pid"; wait "$pid" 2>/dev/null || true; }
 attribute() { cat "/sys/block/${device#/dev/}/$1"; }
 
@@ -38,7 +46,7 @@ blkdiscard -z -o 64K -l 64K "$device"
 cmp -n 131072 /dev/zero <(dd if="$device" bs=128K count=1 iflag=direct status=none)
 pass "random reads and writes verified; a file system; discard and zeroes"
 
-"$server" --detach
+detach
 wait_for 60 "the end of the server" bash -c "! kill -0 $pid 2>/dev/null"
 [ "$(attribute size)" = 0 ] || fail "detached, and still $(attribute size) sectors"
 attach
@@ -81,12 +89,12 @@ pass "killed under load: nothing lost; all answered $pause_ms ms after the retur
 killed 8 40
 pass "8 s without a daemon: nothing lost; all answered $pause_ms ms after the return"
 [ "$pause_ms" -lt 7000 ] || fail "a tick of 5 s should have sent everything again by then"
-"$server" --detach
+detach
 attach --tick-ms 30000
 device=$(awk '/^new/ { print $2 }' /tmp/server.out)
 killed 0 50
 pass "for comparison, with the kernel's own tick of 30 s: $pause_ms ms"
-"$server" --detach
+detach
 attach
 device=$(awk '/^new/ { print $2 }' /tmp/server.out)
 
@@ -108,8 +116,7 @@ mount "$device" /mnt/disk
 ! "$server" --detach 2>/tmp/detach.txt || fail "detached under a mounted file system"
 grep -q 'in use' /tmp/detach.txt || fail "not told that it is in use: $(cat /tmp/detach.txt)"
 umount /mnt/disk
-"$server" --detach
+detach
 wait_for 60 "the end of the server" bash -c "! kill -0 $pid 2>/dev/null"
 cat /tmp/server.log
 pass "in use it stays; unused it goes"
-dmesg_is_clean

@@ -25,6 +25,7 @@ use clap::Parser;
 use corbel_initiator::present::nbd::kernel::{self, Client, device};
 use corbel_initiator::present::nbd::machine::{Bounds, Connection, Export, Mode};
 use corbel_initiator::present::nbd::uri::{self, Place};
+use corbel_initiator::present::users;
 use corbel_initiator::request::{IoError, Operation, Outcome, Request};
 use corbel_proto::memory::{HeapArena, HeapBuffer};
 
@@ -135,19 +136,20 @@ fn listen(place: &Place, served: &Arc<Served>) -> Result<(), Box<dyn Error>> {
 fn attach(served: &Arc<Served>, tick_ms: Option<u64>) -> Result<(), Box<dyn Error>> {
     let tick = tick_ms.map_or(kernel::TICK, Duration::from_millis);
     let mut client = Client::open()?;
-    let (theirs, ours) = kernel::pair()?;
-    let server = begin(UnixStream::from(ours), Mode::Transmission, served);
-    match device::find(BACKEND)? {
+    let server = match device::find(BACKEND)? {
         Some(index) => {
-            client.reconfigure(index, BACKEND, &theirs)?;
+            let ours = client.reconfigure(index, BACKEND)?;
             println!("again /dev/nbd{index}");
+            begin(UnixStream::from(ours), Mode::Transmission, served)
         }
         None => {
+            let (theirs, ours) = kernel::pair()?;
+            let server = begin(UnixStream::from(ours), Mode::Transmission, served);
             let index = client.connect(None, &served.export, BACKEND, tick, &theirs)?;
             println!("new /dev/nbd{index}");
+            server
         }
-    }
-    drop(theirs);
+    };
     println!("at {}\nready", std::fs::read_to_string("/proc/uptime")?);
     server.join().map_err(|_| "the server panicked")?;
     Ok(())
@@ -155,8 +157,8 @@ fn attach(served: &Arc<Served>, tick_ms: Option<u64>) -> Result<(), Box<dyn Erro
 
 fn detach() -> Result<(), Box<dyn Error>> {
     let index = device::find(BACKEND)?.ok_or("no device of ours")?;
-    if device::is_in_use(index)? {
-        return Err(format!("/dev/nbd{index} is in use").into());
+    if let Some(why) = users::objection(&device::name(index)) {
+        return Err(format!("/dev/nbd{index} is in use: {why}").into());
     }
     let mut client = Client::open()?;
     client.disconnect(index)?;

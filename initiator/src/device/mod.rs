@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::multipath::policy::Policy;
 use crate::multipath::rules::Rules;
 use crate::multipath::status::{DeviceStatus, Notice};
-use crate::multipath::{Engine, Geometry, Order};
+use crate::multipath::{CacheMark, Engine, Geometry, Order};
 use crate::path::aoe::{self, Frame, Link};
 use crate::path::iscsi::{self, Chunk, StreamId, Wire};
 use crate::path::{PathFault, PathId, Tried, Verdict};
@@ -105,6 +105,23 @@ impl<A: Arena> Device<A> {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// An earlier process wrote to these caches; see [`Engine::remember_caches`]. To be called before
+    /// any path is added.
+    pub fn remember_caches(&mut self, marks: Vec<CacheMark>) {
+        self.engine.remember_caches(marks);
+    }
+
+    /// What the next process is to remember, if this one dies; see [`Engine::caches`].
+    pub fn caches(&self) -> Vec<CacheMark> {
+        self.engine.caches()
+    }
+
+    /// Another number for every other answer of [`Self::caches`]. To be looked at before bytes and
+    /// frames are taken.
+    pub const fn caches_version(&self) -> u64 {
+        self.engine.caches_version()
     }
 
     /// Asks for something. It ends with exactly one outcome.

@@ -5,6 +5,7 @@
 //! that stood when the flush came have ended.
 
 use corbel_proto::memory::Buffer;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Engine;
@@ -14,6 +15,15 @@ use super::table::{Key, Role, State, Watch};
 use super::tries::Attempt;
 use crate::path::Facts;
 use crate::request::{Extent, IoError, Operation, Request, RequestId};
+
+/// A volatile cache, as whoever takes the device over from this process must know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheMark {
+    /// See [`Facts::cache_domain`].
+    pub name: String,
+    /// See [`Facts::instance`].
+    pub instance: Option<String>,
+}
 
 /// A volatile cache. Numbers are counts of writes, see [`Domains::count`].
 #[derive(Debug)]
@@ -28,6 +38,8 @@ struct Domain {
     acknowledged: u64,
     /// Everything up to here is stable.
     flushed: u64,
+    /// Known from an earlier process; no path has led to it yet.
+    remembered: bool,
 }
 
 /// All volatile caches of a device.
@@ -36,6 +48,8 @@ pub(super) struct Domains {
     all: Vec<Domain>,
     next_id: u32,
     count: u64,
+    /// Counts changes of [`Domains::marks`].
+    version: u64,
     /// Acknowledged writes are lost: the next flush says so.
     pub(super) lost: bool,
 }
@@ -44,6 +58,29 @@ impl Domains {
     /// Writes into caches so far.
     pub(super) const fn count(&self) -> u64 {
         self.count
+    }
+
+    /// An earlier process wrote to these caches, and nobody knows what it flushed.
+    fn remember(&mut self, marks: Vec<CacheMark>) {
+        for CacheMark { name, instance } in marks {
+            self.add(name, instance, true);
+        }
+    }
+
+    fn marks(&self) -> Vec<CacheMark> {
+        let mark = |one: &Domain| (one.name.clone(), one.instance.clone());
+        self.all.iter().map(mark).map(|(name, instance)| CacheMark { name, instance }).collect()
+    }
+
+    /// Another cache, to which somebody else may have written.
+    fn add(&mut self, name: String, instance: Option<String>, remembered: bool) -> u32 {
+        self.count += 1;
+        self.version += 1;
+        let (id, written) = (self.next_id, self.count);
+        self.next_id += 1;
+        let acknowledged = if remembered { written } else { 0 };
+        self.all.push(Domain { id, name, instance, written, acknowledged, flushed: 0, remembered });
+        id
     }
 
     /// The cache behind a path that has come up, and whether it lost acknowledged writes since.
@@ -59,26 +96,18 @@ impl Domains {
             return (None, false);
         }
         let Some(domain) = known else {
-            // What an earlier process of ours wrote may be in it.
-            self.count += 1;
-            let (id, written) = (self.next_id, self.count);
-            self.next_id += 1;
-            self.all.push(Domain {
-                id,
-                name: facts.cache_domain.clone(),
-                instance: facts.instance.clone(),
-                written,
-                acknowledged: 0,
-                flushed: 0,
-            });
+            // Whoever had the device before may have written to it.
+            let id = self.add(facts.cache_domain.clone(), facts.instance.clone(), false);
             return (Some(id), false);
         };
+        domain.remembered = false;
         let restarted = match (&domain.instance, &facts.instance) {
             (Some(old), Some(new)) => old != new,
             _ => false,
         };
-        if facts.instance.is_some() {
+        if facts.instance.is_some() && domain.instance != facts.instance {
             domain.instance.clone_from(&facts.instance);
+            self.version += 1;
         }
         let lost = restarted && domain.acknowledged > domain.flushed;
         if lost {
@@ -108,14 +137,17 @@ impl Domains {
         self.all.iter().filter(|one| one.written > one.flushed).map(|one| one.id)
     }
 
-    /// Drops caches that no path leads to. True if one held acknowledged writes.
-    pub(super) fn forget(&mut self, used: impl Fn(u32) -> bool) -> bool {
-        let mut lost = false;
+    /// Drops caches that no path leads to. True if one held acknowledged writes. `all_met`: no path
+    /// can lead to one that is only remembered: its paths were taken off while nobody looked, which
+    /// is no loss that could be told.
+    fn forget(&mut self, all_met: bool, used: impl Fn(u32) -> bool) -> bool {
+        let (mut lost, known) = (false, self.all.len());
         self.all.retain(|one| {
-            let keep = used(one.id);
-            lost |= !keep && one.acknowledged > one.flushed;
+            let keep = used(one.id) || (one.remembered && !all_met);
+            lost |= !keep && !one.remembered && one.acknowledged > one.flushed;
             keep
         });
+        self.version += u64::from(self.all.len() < known);
         lost
     }
 
@@ -130,6 +162,25 @@ impl Domains {
 }
 
 impl<B: Buffer> Engine<B> {
+    /// An earlier process that had this device wrote to these caches: no flush is answered before
+    /// each was flushed, or cannot be reached by any path. To be called before any path is added.
+    pub fn remember_caches(&mut self, marks: Vec<CacheMark>) {
+        if self.rules.remember_caches {
+            self.domains.remember(marks);
+        }
+    }
+
+    /// What the next process is to remember, if this one dies. To be kept before anything is sent,
+    /// whenever [`Engine::caches_version`] has changed.
+    pub fn caches(&self) -> Vec<CacheMark> {
+        self.domains.marks()
+    }
+
+    /// Another number for every other answer of [`Engine::caches`].
+    pub const fn caches_version(&self) -> u64 {
+        self.domains.version
+    }
+
     /// A flush has come.
     pub(super) fn submit_flush(&mut self, request: Request<B>) {
         let domains: SmallVec<[Option<u32>; 4]> = match self.policy.cache {
@@ -140,7 +191,8 @@ impl<B: Buffer> Engine<B> {
         };
         // Before the first path is ready nobody knows the caches.
         let unknown = self.device.as_ref().is_none_or(|device| device.unconfirmed);
-        let domains = if unknown { SmallVec::from_slice(&[None]) } else { domains };
+        let nothing = domains.is_empty() && unknown;
+        let domains = if nothing { SmallVec::from_slice(&[None]) } else { domains };
         let error = (std::mem::take(&mut self.domains.lost) && self.rules.fail_lost_cache)
             .then_some(IoError::Io);
         let parts = if error.is_some() { 0 } else { domains.len() };
@@ -244,16 +296,25 @@ impl<B: Buffer> Engine<B> {
     pub(super) fn forget_domains(&mut self) {
         let paths = &self.paths;
         let used = |id| paths.iter().any(|path| !path.removed && path.domain == Some(id));
-        if self.domains.forget(used) {
+        let all_met = paths.iter().filter(|path| !path.removed).all(|path| path.facts.is_some());
+        let before = self.domains.version;
+        if self.domains.forget(all_met, used) {
             self.cache_lost();
+        }
+        if self.domains.version == before {
+            return;
         }
         let mut next = self.table.waiting.head();
         while let Some(key) = next {
             next = self.table.after(key);
-            let Role::Part { domain: Some(domain), .. } = self.table[key].role else { continue };
-            if !self.domains.knows(domain) {
+            match self.table[key].role {
                 // It was clean, or its loss was told above.
-                self.finish(key, Ok(()));
+                Role::Part { domain: Some(domain), .. } if !self.domains.knows(domain) => {
+                    self.finish(key, Ok(()));
+                }
+                // What it waited for may be gone.
+                Role::Part { domain: None, .. } => self.wake(key),
+                _ => {}
             }
         }
     }

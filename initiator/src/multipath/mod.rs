@@ -73,6 +73,7 @@ use corbel_proto::time::Instant;
 
 use self::admission::Device;
 use self::doubts::Doubts;
+pub use self::flush::CacheMark;
 use self::flush::Domains;
 use self::group::Groups;
 use self::hedge::Latencies;

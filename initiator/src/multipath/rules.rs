@@ -26,6 +26,9 @@ pub struct Rules {
     /// The flush after a target's restart fails if acknowledged writes were in its cache. Else
     /// their loss is silent.
     pub fail_lost_cache: bool,
+    /// A process that takes over flushes what the one before may have written. Else its first flush
+    /// promises too much.
+    pub remember_caches: bool,
     /// A change in doubt is sent again. Else it is taken for done.
     pub reissue_after_doubt: bool,
     /// Reads and writes end inside the device. Else a request may reach what is behind it.
@@ -44,6 +47,7 @@ impl Rules {
         check_identity: true,
         order_overlaps: true,
         fail_lost_cache: true,
+        remember_caches: true,
         reissue_after_doubt: true,
         check_bounds: true,
     };

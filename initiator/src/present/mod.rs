@@ -4,4 +4,5 @@ pub(crate) mod link;
 pub mod liveness;
 pub mod nbd;
 pub mod ublk;
+pub mod users;
 pub mod zeroes;

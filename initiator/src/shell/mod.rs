@@ -15,6 +15,7 @@
 //! needs no lock, and a device that hangs keeps nobody else waiting. The price: one device is
 //! served by one core.
 
+mod cache_file;
 mod clock;
 mod letter;
 mod paths;
@@ -39,6 +40,7 @@ use crate::config::DeviceSettings;
 use crate::device::{self, Device};
 use crate::multipath::rules::Rules;
 use crate::multipath::status::Notice;
+use cache_file::CacheFile;
 use letter::Letter;
 use paths::Host;
 use run_state::RunState;
@@ -164,7 +166,8 @@ fn run(
         Ok(reactor) => reactor,
         Err(error) => return attached(Err(error.to_string())),
     };
-    let recovering = RunState::is_left_behind(&config.run_dir, &settings.name);
+    let (caches, left) = CacheFile::load(&config.run_dir, &settings.name);
+    let recovering = left.is_some() || RunState::is_left_behind(&config.run_dir, &settings.name);
     let host = Host { name: config.initiator, id: config.host_id, recovering };
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).expect("the kernel's random source works from boot on");
@@ -175,10 +178,12 @@ fn run(
         wwid: settings.wwid.clone(),
     };
     let arena = reactor.arena();
-    let device = Device::new(clock::now(), begin, arena, u64::from_ne_bytes(seed));
+    let mut device = Device::new(clock::now(), begin, arena, u64::from_ne_bytes(seed));
+    device.remember_caches(left.unwrap_or_default());
     let (run_dir, notices) = (config.run_dir, config.notices);
     let name = settings.name.clone();
-    let parts = Parts { reactor, device, settings, host, run_dir, inbox, notices, attached };
+    let parts =
+        Parts { reactor, device, settings, host, run_dir, caches, inbox, notices, attached };
     if let Err(error) = Worker::new(parts).run() {
         tracing::error!(device = name, %error, "the ring broke");
     }

@@ -53,14 +53,7 @@ impl RunState {
     pub(super) fn keep(&mut self, number: u32) {
         let known = Known { number };
         self.known = Some(known);
-        let written = serde_json::to_vec(&known).map_err(std::io::Error::from).and_then(|bytes| {
-            let folder = self.path.parent().expect("a file in a folder");
-            fs::create_dir_all(folder)?;
-            let draft = self.path.with_extension("new");
-            fs::File::create(&draft)?.write_all(&bytes)?;
-            fs::rename(&draft, &self.path)
-        });
-        if let Err(error) = written {
+        if let Err(error) = replace(&self.path, &known) {
             tracing::warn!(
                 %error,
                 file = %self.path.display(),
@@ -75,6 +68,15 @@ impl RunState {
         // Not there: as it should be.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Writes `content` in place of what was there: whole, or not at all.
+pub(super) fn replace(path: &Path, content: &impl Serialize) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(content)?;
+    fs::create_dir_all(path.parent().expect("a file in a folder"))?;
+    let draft = path.with_extension("new");
+    fs::File::create(&draft)?.write_all(&bytes)?;
+    fs::rename(&draft, path)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use corbel_ring::Receiver;
 use corbel_ring::memory::{Arena, Buf};
 use corbel_ring::reactor::{Completion, Event, Reactor};
 
+use super::cache_file::CacheFile;
 use super::letter::Letter;
 use super::ports::Ports;
 use super::presenter::{News, Presenter};
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) settings: DeviceSettings,
     pub(super) host: paths::Host,
     pub(super) run_dir: PathBuf,
+    pub(super) caches: CacheFile,
     pub(super) inbox: Receiver<Letter>,
     pub(super) notices: NoticeSink,
     pub(super) attached: Reply,
@@ -51,6 +53,7 @@ pub(super) struct Worker {
     settings: DeviceSettings,
     host: paths::Host,
     run_dir: PathBuf,
+    caches: CacheFile,
     inbox: Receiver<Letter>,
     letters: VecDeque<Letter>,
     notices: NoticeSink,
@@ -68,6 +71,8 @@ pub(super) struct Worker {
     fenced: Vec<Reply>,
     soon: bool,
     over: bool,
+    /// Another process is to take the device over.
+    left_behind: bool,
 }
 
 /// A presenter that waits for memory is asked again this soon.
@@ -84,6 +89,7 @@ impl Worker {
             settings: parts.settings,
             host: parts.host,
             run_dir: parts.run_dir,
+            caches: parts.caches,
             inbox: parts.inbox,
             letters: VecDeque::new(),
             notices: parts.notices,
@@ -99,6 +105,7 @@ impl Worker {
             fenced: Vec::new(),
             soon: false,
             over: false,
+            left_behind: false,
         }
     }
 
@@ -130,6 +137,9 @@ impl Worker {
             self.serve(now);
         }
         self.say_goodbye();
+        if self.device.is_gone() && !self.left_behind {
+            self.caches.forget();
+        }
         // What is queued goes out.
         self.reactor.turn(Some(Wait::ZERO), &mut done)
     }
@@ -137,29 +147,18 @@ impl Worker {
     /// Everything that follows from what came in.
     fn serve(&mut self, now: Instant) {
         self.ports.receive(now, &mut self.device, &self.arena);
-        if let Some(presenter) = &mut self.presenter {
-            presenter.take(&mut self.arena, &mut self.requests);
-            for request in self.requests.drain(..) {
-                self.device.submit(now, request);
-            }
-        }
         if self.device.poll_timeout().is_some_and(|due| due <= now) {
             self.device.handle_timeout(now);
         }
-        while let Some(wire) = self.device.poll_wire() {
-            self.streams.wire(now, wire, &mut self.reactor, &mut self.device);
-        }
-        while let Some(outcome) = self.device.poll_outcome() {
-            if let Some(presenter) = &mut self.presenter {
-                presenter.complete(outcome);
-            }
-        }
+        while self.exchange(now) || self.connect(now) {}
         while let Some(notice) = self.device.poll_notice() {
             self.noticed(&notice);
         }
         self.present();
         self.end(now);
         self.ports.open_wanted(&mut self.reactor, &self.device);
+        // Before anything is written to a cache that the file does not name.
+        self.caches.keep(self.device.caches_version(), || self.device.caches());
         self.streams.pump(&mut self.reactor, &mut self.device);
         self.ports.send(&mut self.reactor, &mut self.device);
         self.soon = false;
@@ -167,6 +166,36 @@ impl Worker {
             self.soon = presenter.flush(&mut self.reactor, &mut self.arena);
         }
         self.hear_presenter();
+    }
+
+    /// Passes on requests, and how they ended. True if there was any: the end of one piece of a long
+    /// request may be the beginning of the next, for which no event would come.
+    fn exchange(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        if let Some(presenter) = &mut self.presenter {
+            presenter.take(&mut self.arena, &mut self.requests);
+            for request in self.requests.drain(..) {
+                self.device.submit(now, request);
+                moved = true;
+            }
+        }
+        while let Some(outcome) = self.device.poll_outcome() {
+            if let Some(presenter) = &mut self.presenter {
+                presenter.complete(outcome);
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Makes and closes connections. True if there was any.
+    fn connect(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some(wire) = self.device.poll_wire() {
+            self.streams.wire(now, wire, &mut self.reactor, &mut self.device);
+            moved = true;
+        }
+        moved
     }
 
     /// How long nothing needs to be done. `None`: until something happens.
@@ -406,6 +435,7 @@ impl Worker {
         self.presenter = None;
         self.presented = None;
         self.ending = None;
+        self.left_behind = true;
         self.begin_to_end(clock::now(), Duration::ZERO);
     }
 

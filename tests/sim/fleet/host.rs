@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use corbel_initiator::device::{Config, Device, PathConfig};
-use corbel_initiator::multipath::Geometry;
 use corbel_initiator::multipath::policy::Policy;
 use corbel_initiator::multipath::rules::Rules;
 use corbel_initiator::multipath::status::{DeviceStatus, Notice};
+use corbel_initiator::multipath::{CacheMark, Geometry};
 use corbel_initiator::path::PathId;
 use corbel_initiator::path::aoe::{self, Link};
 use corbel_initiator::path::iscsi::{self, Chunk, StreamId, Wire};
@@ -75,6 +75,8 @@ pub struct Machine {
     pub notices: Vec<(Instant, Notice)>,
     /// The device's name, once known.
     wwid: Option<String>,
+    /// The caches it writes to, as the daemon has written them down, and which version of that.
+    caches: (u64, Vec<CacheMark>),
     grown: Option<Instant>,
 }
 
@@ -85,7 +87,16 @@ impl Machine {
     /// A machine on which nothing runs yet.
     pub fn new(plan: HostPlan, load: Load) -> Self {
         let wwid = plan.knows.then(|| super::head::wwid(false));
-        Self { plan, load, device: None, lives: 0, notices: Vec::new(), wwid, grown: None }
+        Self {
+            plan,
+            load,
+            device: None,
+            lives: 0,
+            notices: Vec::new(),
+            wwid,
+            caches: (0, Vec::new()),
+            grown: None,
+        }
     }
 
     /// When its device said first that it is larger than it was in the beginning.
@@ -181,6 +192,9 @@ impl Machine {
                     Wire::Close { stream } => Output::Close(path, stream.0),
                 });
                 quiet = false;
+            }
+            if self.caches.0 != device.caches_version() {
+                self.caches = (device.caches_version(), device.caches());
             }
             quiet &= !transmit(device, out);
             if quiet {
@@ -281,6 +295,7 @@ impl Node for Machine {
         };
         let seed = self.plan.seed.wrapping_add(self.lives);
         let mut device = Device::new(now, config, HeapArena::new(HEDGE_BYTES), seed);
+        device.remember_caches(self.caches.1.clone());
         for (number, up) in carriers {
             device.link(now, &interface(*number), self.link(*number, *up));
         }

@@ -24,9 +24,6 @@ pub struct Law {
     pub write_age_max: Option<(usize, Duration)>,
     /// From this moment on, nothing of this host takes effect: another has taken over.
     pub deposed: Option<(usize, Instant)>,
-    /// A process was killed that alone knew which caches it had written to: what a flush promises
-    /// after that is not judged.
-    pub caches_forgotten: bool,
     /// A cable doubles frames. Whoever sent one has seen it answered, and lets a flush be answered,
     /// while its twin may still wait at the disk; no initiator can know. That the twin is not
     /// *stale* is judged all the same.
@@ -76,7 +73,7 @@ pub fn judge(
         ];
         faults.extend(checks.into_iter().filter_map(Result::err));
     }
-    for loss in store.losses.iter().filter(|_| !law.caches_forgotten) {
+    for loss in &store.losses {
         faults.extend(durable(store, loss, records).err());
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }

@@ -36,7 +36,6 @@ impl Case {
             flush_errors: false,
             write_age_max: None,
             deposed: None,
-            caches_forgotten: false,
             doubled: false,
             grown: (1, Vec::new()),
         };

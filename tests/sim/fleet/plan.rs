@@ -110,7 +110,6 @@ pub fn draw(rng: &mut Rng, rules: Rules) -> Plan {
             flush_errors: false,
             write_age_max: None,
             deposed: None,
-            caches_forgotten: false,
             doubled: false,
             grown: (SECTORS as u64, Vec::new()),
         },

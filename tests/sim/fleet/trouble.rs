@@ -136,7 +136,6 @@ impl Episode {
                 let begin = Change::PowerOff(head, false);
                 between_them(plan, from, begin, until, Change::Start(head));
             }
-            Kind::CacheLost if has(plan, |change| matches!(change, Change::KillHost(_))) => {}
             Kind::CacheLost => cache_lost(plan, from, until, head),
             Kind::Hang | Kind::DiskHangs => stall(plan, &self),
             Kind::BadSector => {
@@ -148,12 +147,7 @@ impl Episode {
             }
             Kind::Alien => alien(plan, &self),
             Kind::Grown => grown(plan, rng),
-            // What a killed process knew of the caches is lost with it: if one is lost before the
-            // next process has met it, nobody can tell.
-            Kind::Killed if has(plan, |change| matches!(change, Change::PowerOff(_, true))) => {}
             Kind::Killed => {
-                // The next process may be asked for a flush before it has met every cache.
-                plan.law.caches_forgotten |= plan.domains > 1 || mixes(plan, host);
                 between_them(plan, from, Change::KillHost(host), until, Change::StartHost(host));
             }
             Kind::Frozen => {
@@ -187,13 +181,6 @@ fn cache_lost(plan: &mut Plan, from: Instant, until: Instant, head: usize) {
     for other in (0..plan.heads.len()).filter(|&other| all || other == head) {
         plan.changes.push((until, Change::Start(other)));
     }
-}
-
-/// Some paths of a host lead to a cache, and some do not.
-fn mixes(plan: &Plan, host: usize) -> bool {
-    let aoe = |path: &super::host::PathPlan| matches!(path.speaks, Speaks::Aoe(_));
-    let paths = &plan.hosts[host].0.paths;
-    paths.iter().any(aoe) && !paths.iter().all(aoe)
 }
 
 /// AoE is spoken with this head.

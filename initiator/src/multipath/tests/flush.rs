@@ -1,6 +1,7 @@
 //! What a flush covers.
 
 use super::*;
+use crate::multipath::CacheMark;
 use crate::multipath::policy::{Cache, Grouping, NoPath, Policy};
 use crate::multipath::rules::Rules;
 use crate::multipath::status::Notice;
@@ -261,4 +262,67 @@ fn without_the_rules_a_cache_is_forgotten() {
     let path = bench.under_way[0].0;
     bench.done(path.0);
     assert_eq!(bench.ended(), [(3, Ok(()))]);
+}
+
+/// A process that takes over from one that wrote to the caches of these nodes, its paths still down.
+fn taken_over(cache: Cache, nodes: &[(&str, &str)], rules: Rules) -> Bench {
+    let policy = Policy { cache, grouping: Grouping::Multibus, ..Policy::default() };
+    let mut bench = Bench::with(policy, rules);
+    let mark = |&(name, instance): &(&str, &str)| CacheMark {
+        name: name.into(),
+        instance: Some(instance.into()),
+    };
+    bench.engine.remember_caches(nodes.iter().map(mark).collect());
+    bench
+}
+
+#[test]
+fn who_takes_over_flushes_every_cache_of_the_process_before() {
+    let mut bench = taken_over(Cache::Multi, &[("a", "1"), ("b", "1")], Rules::SOUND);
+    bench.up_with(0, node("a", "1"));
+    bench.flush(1);
+    bench.done(0);
+    bench.pass(secs(100));
+    assert_eq!(bench.ended(), [], "nobody has asked node b");
+    bench.up_with(1, node("b", "1"));
+    bench.done(1);
+    assert_eq!(bench.ended(), [(1, Ok(()))]);
+    let rules = Rules { remember_caches: false, ..Rules::SOUND };
+    let mut bench = taken_over(Cache::Multi, &[("a", "1"), ("b", "1")], rules);
+    bench.up_with(0, node("a", "1"));
+    bench.flush(1);
+    bench.done(0);
+    assert_eq!(bench.ended(), [(1, Ok(()))]);
+}
+
+#[test]
+fn who_takes_over_waits_for_a_path_that_has_the_cache() {
+    let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
+    let cacheless = Facts { volatile_cache: false, ..node("shelf", "1") };
+    bench.up_with(0, cacheless.clone());
+    bench.flush(1);
+    bench.pass(secs(100));
+    assert_eq!((bench.ended(), bench.under_way.len()), (vec![], 0));
+    bench.up_with(1, node("a", "1"));
+    bench.done(1);
+    assert_eq!(bench.ended(), [(1, Ok(()))]);
+
+    // Its paths were taken off the configuration: there is nothing to wait for.
+    let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
+    bench.up_with(0, cacheless.clone());
+    bench.flush(1);
+    bench.up_with(1, cacheless);
+    while let Some(&(path, _)) = bench.under_way.first() {
+        bench.done(path.0);
+    }
+    assert_eq!(bench.ended(), [(1, Ok(()))]);
+}
+
+#[test]
+fn a_cache_lost_while_no_process_ran_is_told() {
+    let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
+    bench.up_with(0, node("a", "2"));
+    assert!(bench.notices.contains(&Notice::CacheLost));
+    bench.flush(1);
+    assert_eq!(bench.ended(), [(1, Err(IoError::Io))]);
 }

@@ -11,7 +11,7 @@ use corbel_ring::Waker;
 use super::abi::{self, Info};
 use super::control::{Control, open_node};
 use super::{Stop, Wanted, Why, names};
-use crate::present::link;
+use crate::present::{link, users};
 
 const RECOVERY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -207,15 +207,10 @@ fn start(wanted: &Wanted, id: u32, recovered: bool) -> Result<u64, Why> {
 }
 
 fn stop(wanted: &Wanted, id: u32, how: Stop) -> Result<Answer, Why> {
-    if how == Stop::IfUnused {
-        if let Some(user) = names::user(id) {
-            return Ok(Answer::NotStopped(user));
-        }
-        // What was written through the page cache and not flushed would be lost.
-        let device = std::fs::File::open(names::block_path(id));
-        if let Err(error) = device.and_then(|device| device.sync_all()) {
-            return Ok(Answer::NotStopped(format!("its page cache could not be written: {error}")));
-        }
+    if how == Stop::IfUnused
+        && let Some(objection) = users::objection(&format!("ublkb{id}"))
+    {
+        return Ok(Answer::NotStopped(objection));
     }
     let mut control = Control::open()?;
     if how == Stop::IfUnused && control.features()?.can_stop_unused() {

@@ -10,24 +10,42 @@ use corbel_ring::{Receiver, Sender, mailbox};
 use super::super::run_state::RunState;
 use super::News;
 use crate::admin::Presented;
-use crate::present::link;
 use crate::present::nbd::kernel::{self, Client, KernelError, device};
 use crate::present::nbd::machine::Export;
+use crate::present::{link, users};
 
 /// What the thread is to do.
 #[derive(Debug)]
 enum Job {
-    Connect { index: Option<u32>, export: Box<Export>, socket: OwnedFd },
+    Connect {
+        index: Option<u32>,
+        export: Box<Export>,
+    },
     Resize(Box<Export>),
-    Disconnect,
+    /// Whoever uses it or not, or only if nobody does.
+    Disconnect {
+        force: bool,
+    },
 }
 
 /// What came of it.
 #[derive(Debug)]
 enum Done {
+    /// Our end of the stream on which the kernel asks.
+    Stream(OwnedFd),
     Connected(Result<u32, String>),
     Resized(Result<(), String>),
     Disconnected,
+    InUse(String),
+}
+
+/// What becomes of the stream on which the kernel asks.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// This is our end.
+    Begins(OwnedFd),
+    /// The device was taken away.
+    Ends,
 }
 
 /// See the module.
@@ -42,15 +60,14 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Begins to connect; gives our end of the stream too.
+    /// Begins to connect.
     pub(super) fn begin(
         name: &str,
         index: Option<u32>,
         export: &Export,
         state: RunState,
         reactor: &mut Reactor,
-    ) -> Result<(Self, OwnedFd), String> {
-        let (socket, ours) = kernel::pair().map_err(|error| format!("a socket pair: {error}"))?;
+    ) -> Result<Self, String> {
         let (jobs, work) = mpsc::channel();
         let (sender, done) = mailbox(reactor.waker());
         // The mark tells our device from another's with the same name.
@@ -61,17 +78,16 @@ impl Kernel {
             .map_err(|error| format!("no thread for the kernel's NBD client: {error}"))?;
         let export = Box::new(export.clone());
         // The thread ends only after its sender is gone.
-        let _ = jobs.send(Job::Connect { index: index.or_else(|| state.number()), export, socket });
-        let kernel =
-            Self { name: name.to_owned(), jobs, done, inbox: VecDeque::new(), state, index: None };
-        Ok((kernel, ours))
+        let _ = jobs.send(Job::Connect { index: index.or_else(|| state.number()), export });
+        Ok(Self { name: name.to_owned(), jobs, done, inbox: VecDeque::new(), state, index: None })
     }
 
     /// Passes on what the thread has done.
-    pub(super) fn poll(&mut self, news: &mut VecDeque<News>) {
+    pub(super) fn poll(&mut self, news: &mut VecDeque<News>) -> Option<Stream> {
         self.done.drain(&mut self.inbox);
         while let Some(done) = self.inbox.pop_front() {
             match done {
+                Done::Stream(socket) => return Some(Stream::Begins(socket)),
                 Done::Connected(Ok(index)) => {
                     self.index = Some(index);
                     self.state.keep(index);
@@ -96,26 +112,21 @@ impl Kernel {
                         let _ = link::withdraw(&self.name, &format!("nbd{index}"));
                     }
                     self.state.forget();
+                    return Some(Stream::Ends);
                 }
+                Done::InUse(who) => news.push_back(News::InUse(who)),
             }
         }
-    }
-
-    /// Who has the device for themselves, if anybody.
-    pub(super) fn users(&self) -> Option<String> {
-        let index = self.index?;
-        let used = device::is_in_use(index).unwrap_or(false);
-        used.then(|| {
-            format!("{} is mounted or part of another device", device::path(index).display())
-        })
+        None
     }
 
     pub(super) fn resize(&mut self, export: &Export) {
         let _ = self.jobs.send(Job::Resize(Box::new(export.clone())));
     }
 
-    pub(super) fn disconnect(&mut self) {
-        let _ = self.jobs.send(Job::Disconnect);
+    /// Begins to take it away; without `force` only if nobody uses it.
+    pub(super) fn disconnect(&mut self, force: bool) {
+        let _ = self.jobs.send(Job::Disconnect { force });
     }
 }
 
@@ -123,8 +134,8 @@ fn work_off(backend: &str, jobs: &mpsc::Receiver<Job>, done: &Sender<Done>) {
     let mut at = None;
     while let Ok(job) = jobs.recv() {
         match (job, at) {
-            (Job::Connect { index, export, socket }, _) => {
-                let connected = connect(backend, index, &export, &socket);
+            (Job::Connect { index, export }, _) => {
+                let connected = connect(backend, index, &export, done);
                 at = connected.as_ref().ok().copied();
                 done.send(Done::Connected(connected.map_err(|error| error.to_string())));
             }
@@ -133,13 +144,7 @@ fn work_off(backend: &str, jobs: &mpsc::Receiver<Job>, done: &Sender<Done>) {
                     Client::open().and_then(|mut client| client.resize(index, backend, &export));
                 done.send(Done::Resized(resized.map_err(|error| error.to_string())));
             }
-            (Job::Disconnect, at) => {
-                let gone = at.map(|index| Client::open().and_then(|mut c| c.disconnect(index)));
-                if let Some(Err(error)) = gone {
-                    tracing::warn!(%error, "the kernel's NBD device was not taken away");
-                }
-                done.send(Done::Disconnected);
-            }
+            (Job::Disconnect { force }, at) => done.send(disconnect(at, force)),
             (_, None) => {}
         }
     }
@@ -150,12 +155,27 @@ fn connect(
     backend: &str,
     index: Option<u32>,
     export: &Export,
-    socket: &OwnedFd,
+    done: &Sender<Done>,
 ) -> Result<u32, KernelError> {
     let mut client = Client::open()?;
     if let Ok(Some(left)) = device::find(backend) {
-        client.reconfigure(left, backend, socket)?;
+        done.send(Done::Stream(client.reconfigure(left, backend)?));
         return Ok(left);
     }
-    client.connect(index, export, backend, kernel::TICK, socket)
+    let failed = |error| KernelError::Io { what: "making a socket for it", error };
+    let (theirs, ours) = kernel::pair().map_err(failed)?;
+    // The kernel reads from the device before it says that it is there.
+    done.send(Done::Stream(ours));
+    client.connect(index, export, backend, kernel::TICK, &theirs)
+}
+
+fn disconnect(at: Option<u32>, force: bool) -> Done {
+    let Some(index) = at else { return Done::Disconnected };
+    if let Some(who) = (!force).then(|| users::objection(&device::name(index))).flatten() {
+        return Done::InUse(format!("{}: {who}", device::path(index).display()));
+    }
+    if let Err(error) = Client::open().and_then(|mut client| client.disconnect(index)) {
+        tracing::warn!(%error, "the kernel's NBD device was not taken away");
+    }
+    Done::Disconnected
 }

@@ -14,7 +14,7 @@ use slab::Slab;
 use super::super::run_state::RunState;
 use super::super::tag;
 use super::News;
-use super::kernel_nbd::Kernel;
+use super::kernel_nbd::{Kernel, Stream};
 use crate::admin::Presented;
 use crate::multipath::Geometry;
 use crate::present::nbd::machine::{Bounds, Connection, Export, Mode};
@@ -116,8 +116,8 @@ impl Nbd {
         reactor: &mut Reactor,
     ) -> Result<Self, String> {
         let export = export(name, geometry);
-        let (kernel, ours) = Kernel::begin(name, index, &export, state, reactor)?;
-        let mut nbd = Self {
+        let kernel = Kernel::begin(name, index, &export, state, reactor)?;
+        Ok(Self {
             export,
             door: Door::Kernel(kernel),
             listener: None,
@@ -125,10 +125,7 @@ impl Nbd {
             next_number: 0,
             news: VecDeque::new(),
             stopping: false,
-        };
-        let file = reactor.attach(ours);
-        nbd.admit(file, Mode::Transmission);
-        Ok(nbd)
+        })
     }
 
     fn admit(&mut self, file: File, mode: Mode) {
@@ -236,6 +233,7 @@ impl Nbd {
     }
 
     pub(super) fn flush(&mut self, reactor: &mut Reactor, _arena: &mut Arena) -> bool {
+        self.hear(reactor);
         let mut again = false;
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -266,10 +264,22 @@ impl Nbd {
         again
     }
 
-    fn finish(&mut self, reactor: &mut Reactor) {
-        if let Door::Kernel(kernel) = &mut self.door {
-            kernel.poll(&mut self.news);
+    /// Hears what the thread that talks to the kernel has done.
+    fn hear(&mut self, reactor: &mut Reactor) {
+        loop {
+            let Door::Kernel(kernel) = &mut self.door else { return };
+            match kernel.poll(&mut self.news) {
+                Some(Stream::Begins(socket)) => {
+                    let file = reactor.attach(socket);
+                    self.admit(file, Mode::Transmission);
+                }
+                Some(Stream::Ends) => self.end_clients(reactor),
+                None => return,
+            }
         }
+    }
+
+    fn finish(&mut self, reactor: &mut Reactor) {
         if self.stopping && self.clients.is_empty() {
             self.stopping = false;
             if let Door::Unix(path) = &self.door {
@@ -303,19 +313,19 @@ impl Nbd {
 
     pub(super) fn stop(&mut self, force: bool, reactor: &mut Reactor) {
         match &mut self.door {
-            Door::Kernel(kernel) => {
-                if let Some(who) = kernel.users().filter(|_| !force) {
-                    return self.news.push_back(News::InUse(who));
-                }
-                kernel.disconnect();
-            }
+            // The kernel may still have to write; its client ends once the device is gone.
+            Door::Kernel(kernel) => kernel.disconnect(force),
             Door::Unix(_) | Door::Tcp => {
                 let clients = self.clients.iter().filter(|(_, client)| !client.dead).count();
                 if clients > 0 && !force {
                     return self.news.push_back(News::InUse(format!("{clients} NBD clients")));
                 }
+                self.end_clients(reactor);
             }
         }
+    }
+
+    fn end_clients(&mut self, reactor: &mut Reactor) {
         self.stopping = true;
         if let Some(file) = self.listener.take() {
             reactor.close(file);

@@ -5,7 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+/// Its name in `/dev` and `/sys/block`.
+pub fn name(index: u32) -> String {
+    format!("nbd{index}")
+}
 
 /// The device's file.
 pub fn path(index: u32) -> PathBuf {
@@ -50,17 +53,6 @@ pub fn size_bytes(index: u32) -> io::Result<u64> {
 pub(super) fn set_tick(index: u32, tick: Duration) -> io::Result<()> {
     let milliseconds = u32::try_from(tick.as_millis().max(1)).unwrap_or(u32::MAX);
     fs::write(sysfs(index).join("queue/io_timeout"), milliseconds.to_string())
-}
-
-/// True if it is mounted, or part of another block device (LVM, md, dm): if somebody has it for
-/// themselves. Whoever just reads or writes it is not seen.
-pub fn is_in_use(index: u32) -> io::Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match rustix::fs::open(path(index), flags, Mode::empty()) {
-        Ok(_) => Ok(false),
-        Err(rustix::io::Errno::BUSY) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

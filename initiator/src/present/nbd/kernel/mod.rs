@@ -39,8 +39,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
@@ -59,6 +60,9 @@ const VERSION: u8 = 1;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Bytes that a socket pair holds in each direction; the kernel doubles it.
 const PAIR_BYTES: usize = 1 << 20;
+/// How long a killed process may keep its socket, and how often we look.
+const OLD_SOCKET_WAIT_MAX: Duration = Duration::from_secs(15);
+const OLD_SOCKET_PAUSE: Duration = Duration::from_millis(20);
 /// The kernel is not a network: it answers, or something is broken.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -81,7 +85,7 @@ pub enum KernelError {
     #[error("/dev/nbd{0} is not connected, or to something else than {1}")]
     NotOurs(u32, String),
     /// The old socket is still alive, so a new one has no place.
-    #[error("/dev/nbd{0} still has a live connection; another daemon may serve it")]
+    #[error("/dev/nbd{0} still has a live connection: another process serves it; end that first")]
     Connected(u32),
     /// Anything else.
     #[error("the kernel's NBD client: {what}: {error}")]
@@ -122,6 +126,13 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         let _ = sockopt::set_socket_send_buffer_size(end, PAIR_BYTES);
     }
     Ok((kernel.into(), ours.into()))
+}
+
+/// True if nobody has the other end any more.
+fn is_hung_up(socket: &impl AsFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(socket, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+    Ok(polled[0].revents().contains(PollFlags::HUP))
 }
 
 impl Client {
@@ -198,19 +209,30 @@ impl Client {
         Ok(index)
     }
 
-    /// Gives the device a new socket for its dead one, after a restart of the daemon. Requests that
-    /// were under way are sent again, each at its next tick.
-    pub fn reconfigure(
-        &mut self,
-        index: u32,
-        backend: &str,
-        socket: impl AsFd,
-    ) -> Result<(), KernelError> {
-        let request = self.ours(command::RECONFIGURE, index, backend);
-        match self.ask(with_socket(request, &socket), |_| {})? {
-            0 => Ok(()),
-            libc::ENOSPC => Err(KernelError::Connected(index)),
-            errno => Err(self.refused("giving it a new socket", index, backend, errno)),
+    /// Gives the device a new socket for its dead one, after a restart of the daemon; returns our
+    /// end of it. Requests that were under way are sent again, each at its next tick.
+    ///
+    /// A process that was killed is gone before its io_uring is, and with that the socket. A kernel
+    /// that has not seen the end of the old one drops the new one, and calls that a success; so we
+    /// look whether it was taken, and ask until it is.
+    pub fn reconfigure(&mut self, index: u32, backend: &str) -> Result<OwnedFd, KernelError> {
+        let until = Instant::now() + OLD_SOCKET_WAIT_MAX;
+        loop {
+            let failed = |error| KernelError::Io { what: "making a socket for it", error };
+            let (theirs, ours) = pair().map_err(failed)?;
+            let request = self.ours(command::RECONFIGURE, index, backend);
+            match self.ask(with_socket(request, &theirs), |_| {})? {
+                0 | libc::ENOSPC => {}
+                errno => return Err(self.refused("giving it a new socket", index, backend, errno)),
+            }
+            drop(theirs);
+            if !is_hung_up(&ours).map_err(failed)? {
+                return Ok(ours);
+            }
+            if Instant::now() >= until {
+                return Err(KernelError::Connected(index));
+            }
+            std::thread::sleep(OLD_SOCKET_PAUSE);
         }
     }
 
@@ -229,7 +251,7 @@ impl Client {
     }
 
     /// Takes the device away. Requests that are not answered by then fail. Ask
-    /// [`device::is_in_use`] first.
+    /// [`users::objection`](crate::present::users::objection) first.
     pub fn disconnect(&mut self, index: u32) -> Result<(), KernelError> {
         let request = self.request(command::DISCONNECT).u32(attribute::INDEX, index);
         match self.ask(request, |_| {})? {
