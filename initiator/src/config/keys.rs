@@ -233,7 +233,14 @@ const LIST: &[Key] = &[
     key(COMMON, "hedge_after_min", "time", "10ms", "Never earlier than this."),
     key(COMMON, "depth", "1 to 1024", "128", "Commands in flight on one path."),
     key(COMMON, "connect_timeout", "time", "1500ms", "From the first packet to a TCP connection."),
-    key(COMMON, "login_timeout", "time", "3s", "From there to the end of the iSCSI login."),
+    key(
+        COMMON,
+        "login_timeout",
+        "time",
+        "3s",
+        "From there to the end of the iSCSI login. After one that got no answer the next has twice as \
+         long, up to 20s: a target that serves logins one by one may have others before ours.",
+    ),
     key(
         COMMON,
         "identify_timeout",

@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::multipath::policy::Policy;
 use crate::multipath::rules::Rules;
 use crate::multipath::status::{DeviceStatus, Notice};
-use crate::multipath::{CacheMark, Engine, Geometry, Order};
+use crate::multipath::{CacheMarks, Engine, Geometry, Order};
 use crate::path::aoe::{self, Frame, Link};
 use crate::path::iscsi::{self, Chunk, StreamId, Wire};
 use crate::path::{PathFault, PathId, Tried, Verdict};
@@ -109,12 +109,12 @@ impl<A: Arena> Device<A> {
 
     /// An earlier process wrote to these caches; see [`Engine::remember_caches`]. To be called before
     /// any path is added.
-    pub fn remember_caches(&mut self, marks: Vec<CacheMark>) {
+    pub fn remember_caches(&mut self, marks: CacheMarks) {
         self.engine.remember_caches(marks);
     }
 
     /// What the next process is to remember, if this one dies; see [`Engine::caches`].
-    pub fn caches(&self) -> Vec<CacheMark> {
+    pub fn caches(&self) -> CacheMarks {
         self.engine.caches()
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Engine;
+use super::paths::Path;
 use super::policy::Cache;
 use super::status::Notice;
 use super::table::{Key, Role, State, Watch};
@@ -16,7 +17,16 @@ use super::tries::Attempt;
 use crate::path::Facts;
 use crate::request::{Extent, IoError, Operation, Request, RequestId};
 
-/// A volatile cache, as whoever takes the device over from this process must know it.
+/// What whoever takes the device over from this process must know of its caches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheMarks {
+    /// One was lost with what it held, and no flush has said so yet.
+    pub lost: bool,
+    /// Those that may hold something.
+    pub caches: Vec<CacheMark>,
+}
+
+/// A volatile cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheMark {
     /// See [`Facts::cache_domain`].
@@ -25,7 +35,7 @@ pub struct CacheMark {
     pub instance: Option<String>,
 }
 
-/// A volatile cache. Numbers are counts of writes, see [`Domains::count`].
+/// A volatile cache that a path leads to, or led. Numbers are counts of writes, see [`Domains::count`].
 #[derive(Debug)]
 struct Domain {
     id: u32,
@@ -51,7 +61,7 @@ pub(super) struct Domains {
     /// Counts changes of [`Domains::marks`].
     version: u64,
     /// Acknowledged writes are lost: the next flush says so.
-    pub(super) lost: bool,
+    lost: bool,
 }
 
 impl Domains {
@@ -61,15 +71,24 @@ impl Domains {
     }
 
     /// An earlier process wrote to these caches, and nobody knows what it flushed.
-    fn remember(&mut self, marks: Vec<CacheMark>) {
-        for CacheMark { name, instance } in marks {
+    fn remember(&mut self, marks: CacheMarks) {
+        self.lost |= marks.lost;
+        for CacheMark { name, instance } in marks.caches {
             self.add(name, instance, true);
         }
     }
 
-    fn marks(&self) -> Vec<CacheMark> {
+    fn marks(&self) -> CacheMarks {
         let mark = |one: &Domain| (one.name.clone(), one.instance.clone());
-        self.all.iter().map(mark).map(|(name, instance)| CacheMark { name, instance }).collect()
+        let caches = self.all.iter().map(mark);
+        let caches = caches.map(|(name, instance)| CacheMark { name, instance }).collect();
+        CacheMarks { lost: self.lost, caches }
+    }
+
+    fn set_lost(&mut self, lost: bool) -> bool {
+        let was = std::mem::replace(&mut self.lost, lost);
+        self.version += u64::from(was != lost);
+        was
     }
 
     /// Another cache, to which somebody else may have written.
@@ -164,7 +183,7 @@ impl Domains {
 impl<B: Buffer> Engine<B> {
     /// An earlier process that had this device wrote to these caches: no flush is answered before
     /// each was flushed, or cannot be reached by any path. To be called before any path is added.
-    pub fn remember_caches(&mut self, marks: Vec<CacheMark>) {
+    pub fn remember_caches(&mut self, marks: CacheMarks) {
         if self.rules.remember_caches {
             self.domains.remember(marks);
         }
@@ -172,7 +191,7 @@ impl<B: Buffer> Engine<B> {
 
     /// What the next process is to remember, if this one dies. To be kept before anything is sent,
     /// whenever [`Engine::caches_version`] has changed.
-    pub fn caches(&self) -> Vec<CacheMark> {
+    pub fn caches(&self) -> CacheMarks {
         self.domains.marks()
     }
 
@@ -193,8 +212,8 @@ impl<B: Buffer> Engine<B> {
         let unknown = self.device.as_ref().is_none_or(|device| device.unconfirmed);
         let nothing = domains.is_empty() && unknown;
         let domains = if nothing { SmallVec::from_slice(&[None]) } else { domains };
-        let error = (std::mem::take(&mut self.domains.lost) && self.rules.fail_lost_cache)
-            .then_some(IoError::Io);
+        let error =
+            (self.domains.set_lost(false) && self.rules.fail_lost_cache).then_some(IoError::Io);
         let parts = if error.is_some() { 0 } else { domains.len() };
         let role = Role::Flush {
             mark: self.doubts.mark(),
@@ -278,7 +297,7 @@ impl<B: Buffer> Engine<B> {
 
     /// Acknowledged writes are gone with a cache: who waits for a flush is told, and the next too.
     pub(super) fn cache_lost(&mut self) {
-        self.domains.lost = true;
+        self.domains.set_lost(true);
         self.notice(Notice::CacheLost);
         if !self.rules.fail_lost_cache {
             return;
@@ -296,7 +315,8 @@ impl<B: Buffer> Engine<B> {
     pub(super) fn forget_domains(&mut self) {
         let paths = &self.paths;
         let used = |id| paths.iter().any(|path| !path.removed && path.domain == Some(id));
-        let all_met = paths.iter().filter(|path| !path.removed).all(|path| path.facts.is_some());
+        let met = |path: &Path| path.facts.is_some() && path.quarantine.is_none();
+        let all_met = paths.iter().filter(|path| !path.removed).all(met);
         let before = self.domains.version;
         if self.domains.forget(all_met, used) {
             self.cache_lost();

@@ -73,8 +73,8 @@ use corbel_proto::time::Instant;
 
 use self::admission::Device;
 use self::doubts::Doubts;
-pub use self::flush::CacheMark;
 use self::flush::Domains;
+pub use self::flush::{CacheMark, CacheMarks};
 use self::group::Groups;
 use self::hedge::Latencies;
 use self::paths::Path;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::run_state::replace;
-use crate::multipath::CacheMark;
+use crate::multipath::CacheMarks;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct CacheFile {
 
 impl CacheFile {
     /// That of the device called `name`, and what an earlier process that died left in it.
-    pub(super) fn load(folder: &Path, name: &str) -> (Self, Option<Vec<CacheMark>>) {
+    pub(super) fn load(folder: &Path, name: &str) -> (Self, Option<CacheMarks>) {
         let path = folder.join(format!("{name}.caches.json"));
         // One that cannot be read was left behind all the same.
         let left = fs::read(&path).ok();
@@ -26,7 +26,7 @@ impl CacheFile {
     }
 
     /// Writes down `marks`, unless this version of them is there already.
-    pub(super) fn keep(&mut self, version: u64, marks: impl FnOnce() -> Vec<CacheMark>) {
+    pub(super) fn keep(&mut self, version: u64, marks: impl FnOnce() -> CacheMarks) {
         if self.version == Some(version) {
             return;
         }
@@ -51,18 +51,20 @@ impl CacheFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::multipath::CacheMark;
 
     #[test]
     fn caches_are_known_to_the_next_process_until_they_are_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let marks = vec![CacheMark { name: "node-a".to_owned(), instance: Some("1".to_owned()) }];
+        let mark = CacheMark { name: "node-a".to_owned(), instance: Some("1".to_owned()) };
+        let marks = CacheMarks { lost: true, caches: vec![mark] };
         let (mut file, left) = CacheFile::load(folder.path(), "disk");
         assert_eq!(left, None);
         file.keep(3, || marks.clone());
         file.keep(3, || unreachable!("nothing has changed"));
         assert_eq!(CacheFile::load(folder.path(), "disk").1, Some(marks));
-        file.keep(4, Vec::new);
-        assert_eq!(CacheFile::load(folder.path(), "disk").1, Some(Vec::new()));
+        file.keep(4, CacheMarks::default);
+        assert_eq!(CacheFile::load(folder.path(), "disk").1, Some(CacheMarks::default()));
         file.forget();
         assert_eq!(CacheFile::load(folder.path(), "disk").1, None);
     }

@@ -44,7 +44,10 @@ impl Streams {
     ) {
         match wire {
             Wire::Connect { stream, portal } => {
-                match tcp::connect(portal, None, &tcp::Options::default()) {
+                // A login may be waited for longer than it takes a host to start anew.
+                let keepalive = Some(std::time::Duration::from_secs(3));
+                let options = tcp::Options { keepalive, ..tcp::Options::default() };
+                match tcp::connect(portal, None, &options) {
                     Ok(fd) => self.begin(path, stream, reactor.attach(fd), reactor),
                     Err(error) => device.connect_failed(now, path, stream, error.to_string()),
                 }

@@ -6,7 +6,7 @@ use corbel_initiator::device::{Config, Device, PathConfig};
 use corbel_initiator::multipath::policy::Policy;
 use corbel_initiator::multipath::rules::Rules;
 use corbel_initiator::multipath::status::{DeviceStatus, Notice};
-use corbel_initiator::multipath::{CacheMark, Geometry};
+use corbel_initiator::multipath::{CacheMarks, Geometry};
 use corbel_initiator::path::PathId;
 use corbel_initiator::path::aoe::{self, Link};
 use corbel_initiator::path::iscsi::{self, Chunk, StreamId, Wire};
@@ -76,7 +76,7 @@ pub struct Machine {
     /// The device's name, once known.
     wwid: Option<String>,
     /// The caches it writes to, as the daemon has written them down, and which version of that.
-    caches: (u64, Vec<CacheMark>),
+    caches: (u64, CacheMarks),
     grown: Option<Instant>,
 }
 
@@ -94,7 +94,7 @@ impl Machine {
             lives: 0,
             notices: Vec::new(),
             wwid,
-            caches: (0, Vec::new()),
+            caches: (0, CacheMarks::default()),
             grown: None,
         }
     }

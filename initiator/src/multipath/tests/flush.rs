@@ -1,10 +1,10 @@
 //! What a flush covers.
 
 use super::*;
-use crate::multipath::CacheMark;
 use crate::multipath::policy::{Cache, Grouping, NoPath, Policy};
 use crate::multipath::rules::Rules;
 use crate::multipath::status::Notice;
+use crate::multipath::{CacheMark, CacheMarks};
 use crate::path::Facts;
 use crate::request::{IoError, Operation};
 
@@ -272,7 +272,8 @@ fn taken_over(cache: Cache, nodes: &[(&str, &str)], rules: Rules) -> Bench {
         name: name.into(),
         instance: Some(instance.into()),
     };
-    bench.engine.remember_caches(nodes.iter().map(mark).collect());
+    let caches = nodes.iter().map(mark).collect();
+    bench.engine.remember_caches(CacheMarks { lost: false, caches });
     bench
 }
 
@@ -325,4 +326,15 @@ fn a_cache_lost_while_no_process_ran_is_told() {
     assert!(bench.notices.contains(&Notice::CacheLost));
     bench.flush(1);
     assert_eq!(bench.ended(), [(1, Err(IoError::Io))]);
+    // Nobody was told: who comes next tells.
+    let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
+    bench.up_with(0, node("a", "2"));
+    let marks = bench.engine.caches();
+    assert!(marks.lost);
+    let mut bench = Bench::with(Policy::default(), Rules::SOUND);
+    bench.engine.remember_caches(marks);
+    bench.up_with(0, node("a", "2"));
+    bench.flush(1);
+    assert_eq!(bench.ended(), [(1, Err(IoError::Io))]);
+    assert!(!bench.engine.caches().lost);
 }

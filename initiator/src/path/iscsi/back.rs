@@ -31,6 +31,8 @@ impl<B: Buffer> IscsiPath<B> {
         if let Some(stream) = self.stream() {
             self.wires.push_back(Wire::Close { stream });
         }
+        let silent = matches!(self.phase, Phase::LoggingIn(_)) && fault == PathFault::Silent;
+        self.silent_logins = if silent { self.silent_logins.saturating_add(1) } else { 0 };
         if let Phase::Session(session) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.end_session(now, *session, fault);
         }

@@ -7,7 +7,7 @@ use corbel_proto::iscsi::framer::{Framer, Step as Framed, trailer};
 use corbel_proto::iscsi::login::initiator::{Ask, Fault, Login, Outcome, Step};
 use corbel_proto::iscsi::pdu::login::{LoginResponse, Status};
 use corbel_proto::memory::Buffer;
-use corbel_proto::time::Instant;
+use corbel_proto::time::{Duration, Instant};
 
 use super::session::Session;
 use super::wire::{Chunk, StreamId, Wire};
@@ -41,6 +41,10 @@ enum End {
     Failed(PathFault, String),
 }
 
+/// The longest that a login may take after several that got no answer, unless one may always take
+/// longer.
+const LOGIN_MAX: Duration = Duration::from_secs(20);
+
 impl<B: Buffer> IscsiPath<B> {
     pub(super) fn log_in(&mut self, now: Instant, stream: StreamId, portal: SocketAddr, hops: u8) {
         let mut login = match Login::new(self.config.login()) {
@@ -54,13 +58,21 @@ impl<B: Buffer> IscsiPath<B> {
             stream,
             portal,
             hops,
-            until: now + self.config.timers.login,
+            until: now + self.login_patience(),
             graced: false,
             out: VecDeque::from([first]),
             login,
             framer: Framer::new(),
             text: Vec::new(),
         }));
+    }
+
+    /// How long this login may take. A target that serves logins one by one, and gives a dead
+    /// connection 15 s (LIO), would never come to ours if we hung up and queued anew each time: the
+    /// next one gets twice as long.
+    pub(super) fn login_patience(&self) -> Duration {
+        let usual = self.config.timers.login;
+        usual.saturating_mul(1 << self.silent_logins.min(8)).min(LOGIN_MAX).max(usual)
     }
 
     pub(super) fn login_bytes(&mut self, now: Instant, bytes: &[u8]) {

@@ -108,6 +108,8 @@ pub struct IscsiPath<B> {
     /// Attempts to come back that failed in a row, and when the last began.
     failures: u32,
     attempted: Instant,
+    /// Logins in a row that got no answer in time.
+    silent_logins: u32,
     said: Said,
     fault: PathFault,
     why: Option<String>,
@@ -132,6 +134,7 @@ impl<B: Buffer> IscsiPath<B> {
             link: true,
             failures: 0,
             attempted: Instant::ZERO,
+            silent_logins: 0,
             said: Said::Nothing,
             fault: PathFault::Starting,
             why: None,
@@ -328,7 +331,7 @@ impl<B: Buffer> IscsiPath<B> {
                 self.gone(now, PathFault::Unreachable, why);
             }
             Phase::LoggingIn(login) if login.until <= now => {
-                let why = format!("no login within {:?}", self.config.timers.login);
+                let why = format!("no login within {:?}", self.login_patience());
                 self.gone(now, PathFault::Silent, why);
             }
             Phase::Session(_) => self.session_timeout(now),

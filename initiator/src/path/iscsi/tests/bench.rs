@@ -37,6 +37,8 @@ pub(super) struct Bench {
     pub(super) accepts: bool,
     /// Bytes get through, and connections are answered at all.
     pub(super) cable: bool,
+    /// The peer takes connections, and hears nothing.
+    pub(super) deaf: bool,
     /// Bytes to the peer are lost at a byte's worth: for broken digests.
     pub(super) garble: bool,
     pub(super) events: Vec<PathEvent<HeapBuffer>>,
@@ -54,6 +56,7 @@ impl Bench {
             peer: None,
             accepts: true,
             cable: true,
+            deaf: false,
             garble: false,
             events: Vec::new(),
             attempts: Vec::new(),
@@ -92,6 +95,7 @@ impl Bench {
             if let Some((theirs, peer)) = &mut self.peer
                 && *theirs == stream
                 && self.cable
+                && !self.deaf
             {
                 peer.hear(self.now, &bytes, &mut self.disk);
             }

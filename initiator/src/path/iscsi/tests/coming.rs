@@ -101,6 +101,18 @@ fn a_portal_that_says_nothing_is_unreachable_and_a_login_without_answer_silent()
     assert_eq!(bench.take_down(), Some(PathFault::Silent));
 }
 
+/// A target that has a queue of connections before ours, each of which takes it 15 s.
+#[test]
+fn a_login_without_answer_gives_the_next_one_more_time() {
+    let mut bench = Bench::new(config(), Disk::new(64));
+    bench.deaf = true;
+    bench.path.start(bench.now);
+    bench.pass(Duration::from_secs(70));
+    let began: Vec<_> = bench.attempts.iter().map(|(at, _)| *at).collect();
+    let took = began.windows(2).map(|two| (two[1] - two[0]).as_millis() / 1000);
+    assert_eq!(took.collect::<Vec<_>>(), [3, 6, 12, 20, 20]);
+}
+
 fn credentials(name: &str, secret: &str) -> Credentials {
     Credentials { name: name.into(), secret: Secret::new(secret.into()) }
 }
