@@ -184,7 +184,6 @@ async fn run(program: &PathBuf, event: &Event, most: Duration) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::time::Instant;
 
@@ -192,9 +191,13 @@ mod tests {
     use crate::path::PathFault;
 
     fn script(folder: &Path, text: &str) -> PathBuf {
+        // Written by another process: a child that a test beside this one starts meanwhile would
+        // inherit our descriptor, and nobody can run a file that is open for writing.
         let path = folder.join("hook");
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let write = r#"printf '%s\n' '#!/bin/sh' "$2" >"$1" && chmod 755 "$1""#;
+        let mut writer = std::process::Command::new("sh");
+        let done = writer.args(["-c", write, "sh"]).arg(&path).arg(text);
+        assert!(done.status().unwrap().success());
         path
     }
 
