@@ -84,7 +84,7 @@ use self::ranges::Ranges;
 pub use self::report::Geometry;
 use self::rules::Rules;
 use self::select::Turn;
-use self::status::{DeviceCounters, Notice};
+use self::status::{DeviceCounters, Notice, PathState};
 use self::table::{Key, Role, Table, Watch};
 use self::tries::Tries;
 use crate::path::{PathId, Try, TryId};
@@ -281,8 +281,9 @@ impl<B: Buffer> Engine<B> {
 
     /// When [`Engine::handle_timeout`] wants to be called. Changes with every other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let damped = self.paths.iter().filter(|path| path.up).filter_map(|path| path.damped_until);
-        let damped = damped.filter(|&until| until > self.now).min();
+        // Also one whose time is over, if nobody has looked at it since.
+        let damped = self.paths.iter().filter(|path| path.state == PathState::Damped);
+        let damped = damped.filter_map(|path| path.damped_until).min();
         let times = [
             self.next_expiry(),
             self.delayed_next.filter(|_| !self.table.delayed.is_empty()),

@@ -192,6 +192,20 @@ fn a_path_that_comes_and_goes_has_to_prove_itself() {
 }
 
 #[test]
+fn a_path_that_has_proven_itself_is_used_whoever_looks_at_the_clock_first() {
+    let mut bench = Bench::ready(Policy::default());
+    for _ in 0..4 {
+        bench.down(0);
+        bench.up(0);
+    }
+    // The time is over just when something else happens.
+    bench.now = bench.now + secs(10);
+    bench.event(1, PathEvent::Checked);
+    bench.pass(millis(1));
+    assert_eq!(taker(&mut bench), 0);
+}
+
+#[test]
 fn a_damped_path_is_better_than_none() {
     let mut bench = Bench::ready(Policy::default());
     for _ in 0..4 {
