@@ -223,6 +223,20 @@ fn a_socket_that_must_copy_is_copied_to() {
 }
 
 #[test]
+fn memory_of_a_copied_message_is_back_with_its_completion() {
+    let config = Config { entries: 64, zero_copy_bytes_min: Some(1), ..Config::default() };
+    let mut reactor = reactor_with(config);
+    let (file, _far) = pair(&mut reactor);
+    reactor.copy_always(file);
+    let piece = filled(&reactor, 4096, 3);
+    let mut message = reactor.message();
+    message.payload(piece);
+    reactor.submit(Op::Send { file, message }, 4);
+    let Event::Sent(result) = one(&mut reactor) else { panic!() };
+    assert_eq!((result, reactor.arena().stats().bytes_lent), (Ok(4096), 0));
+}
+
+#[test]
 fn a_long_message_is_sent_whole_by_copying() {
     send_and_compare(None);
 }

@@ -118,7 +118,7 @@ pub(super) struct Range {
 
 /// Rows of three dots on a scale of powers of ten.
 pub(super) fn ranges(label: &str, rows: &[Range], show: fn(f64) -> String) -> String {
-    let (left, right, row) = (NAMES, WIDTH - 36.0, 26.0);
+    let (left, right, row) = (NAMES, WIDTH - 44.0, 26.0);
     let all = || rows.iter().flat_map(|row| row.values).filter(|value| *value > 0.0);
     let low = all().fold(f64::MAX, f64::min).log10().floor();
     let high = all().fold(f64::MIN, f64::max).log10().ceil().max(low + 1.0);

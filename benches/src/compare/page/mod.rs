@@ -74,7 +74,7 @@ fn head(found: &Comparison) -> String {
     let _ = writeln!(
         html,
         "<p class=\"soft\">corbel-bench {} on {} ({} cores), Linux {}. Servers on core {}, load on \
-         core {}. {} rounds of {:.1} s samples. Machine {}.</p>",
+         core {}. {} rounds of {:.2} s samples. Machine {}.</p>",
         machine.version,
         escape(&machine.cpu),
         machine.cores,
