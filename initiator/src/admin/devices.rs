@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::{DeviceSettings, PathSettings, Setting};
+use crate::config::{DeviceSettings, Origins, PathSettings, Setting};
 use crate::multipath::policy::Policy;
 use crate::multipath::status::{DeviceStatus, Limit, Notice};
 
@@ -73,8 +73,8 @@ pub enum Command {
     },
     /// Change one key of the policy; its origin becomes a command.
     Set(Setting),
-    /// Take up a whole policy (after a reload), with the time limits that `status` tells.
-    SetPolicy(Box<Policy>, Vec<Limit>),
+    /// Take up a whole policy (after a reload), and where each key comes from.
+    SetPolicy(Box<Policy>, Origins),
     /// Use this path group, counted from 0 in the order of `status`.
     SwitchGroup(usize),
     /// Take up the size that its paths report, even if that is not done by itself.
@@ -112,6 +112,8 @@ pub struct Report {
     /// What the engine knows.
     #[serde(flatten)]
     pub device: DeviceStatus,
+    /// Time limits of its policy. Those of its paths stand with them.
+    pub limits: Vec<Limit>,
     /// Where it can be used, once it can.
     pub presented: Option<Presented>,
 }

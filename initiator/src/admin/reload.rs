@@ -142,8 +142,8 @@ impl Reloader {
             ));
         }
         if change.policy {
-            let (policy, limits) = (Box::new(change.new.policy.clone()), change.new.limits());
-            let command = Command::SetPolicy(policy, limits);
+            let (policy, origins) = (change.new.policy.clone(), change.new.origins.clone());
+            let command = Command::SetPolicy(Box::new(policy), origins);
             if self.tell(name, command, "policy changed", outcome).await {
                 in_force.policy.clone_from(&change.new.policy);
                 in_force.origins.clone_from(&change.new.origins);

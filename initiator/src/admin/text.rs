@@ -89,7 +89,7 @@ impl Page {
             self.group(index + 1, group, &device.policy, last);
         }
         if detail {
-            self.detail(device);
+            self.detail(report);
         }
     }
 
@@ -144,7 +144,8 @@ impl Page {
         text
     }
 
-    fn detail(&mut self, device: &DeviceStatus) {
+    fn detail(&mut self, report: &Report) {
+        let device = &report.device;
         let counts = &device.counters;
         self.line(&format!(
             "  requests: {} done, {} failed, {} tried again, {} held for a doubt, {} hedged",
@@ -157,6 +158,7 @@ impl Page {
             counts.group_switches,
             counts.all_paths_down
         ));
+        self.limits("the device", &report.limits);
         let paths: Vec<_> = device.groups.iter().flat_map(|group| &group.paths).collect();
         let Some(first) = paths.first() else { return };
         if paths.iter().all(|path| path.limits == first.limits) {

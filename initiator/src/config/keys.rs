@@ -238,8 +238,8 @@ const LIST: &[Key] = &[
         "login_timeout",
         "time",
         "3s",
-        "From there to the end of the iSCSI login. After one that got no answer the next has twice as \
-         long, up to 20s: a target that serves logins one by one may have others before ours.",
+        "From there to the end of the iSCSI login. After one that got no answer the next has twice \
+         as long, up to 20s: a target that serves logins one by one may have others before ours.",
     ),
     key(
         COMMON,

@@ -315,3 +315,8 @@ pub fn wwid(text: &str) -> Result<String, Wrong> {
     }
     Ok(digits.to_ascii_lowercase())
 }
+
+/// The time limits of a policy, and where each comes from.
+pub fn policy_limits(policy: &Policy, origins: &Origins) -> Vec<Limit> {
+    knob::limits(knob::policy_times(policy), origins)
+}

@@ -32,7 +32,7 @@ impl<A: Arena> Device<A> {
                 (Machine::Iscsi(Box::new(IscsiPath::new(*config, self.seed))), None)
             }
             PathConfig::Aoe(interface, config) => {
-                (Machine::Aoe(Box::new(AoePath::new(config, self.seed))), Some(interface))
+                (Machine::Aoe(Box::new(AoePath::new(*config, self.seed))), Some(interface))
             }
         };
         let limits = machine.limits();
@@ -175,7 +175,7 @@ impl<A: Arena> Device<A> {
                 continue;
             }
             config.remote = Some(mac);
-            self.add_path(now, &text, PathConfig::Aoe(interface, config), false);
+            self.add_path(now, &text, PathConfig::Aoe(interface, Box::new(config)), false);
         }
     }
 }

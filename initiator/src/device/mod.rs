@@ -46,7 +46,7 @@ pub enum PathConfig {
     /// Over iSCSI.
     Iscsi(Box<iscsi::Config>),
     /// Over AoE, on this interface.
-    Aoe(String, aoe::Config),
+    Aoe(String, Box<aoe::Config>),
 }
 
 /// A read that found no memory for its second copy is tried again this much later.
@@ -107,8 +107,8 @@ impl<A: Arena> Device<A> {
         &self.name
     }
 
-    /// An earlier process wrote to these caches; see [`Engine::remember_caches`]. To be called before
-    /// any path is added.
+    /// An earlier process wrote to these caches; see [`Engine::remember_caches`]. To be called
+    /// before any path is added.
     pub fn remember_caches(&mut self, marks: CacheMarks) {
         self.engine.remember_caches(marks);
     }

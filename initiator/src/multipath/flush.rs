@@ -35,7 +35,8 @@ pub struct CacheMark {
     pub instance: Option<String>,
 }
 
-/// A volatile cache that a path leads to, or led. Numbers are counts of writes, see [`Domains::count`].
+/// A volatile cache that a path leads to, or led. Numbers are counts of writes, see
+/// [`Domains::count`].
 #[derive(Debug)]
 struct Domain {
     id: u32,

@@ -11,7 +11,7 @@ use std::time::Duration;
 const OPENERS_WAIT: Duration = Duration::from_millis(300);
 const OPENERS_TRIES: u32 = 4;
 
-/// Why the block device of this name in `/dev` should not be taken away, in words; `None` if nothing
+/// Why the block device of this name in `/dev` should not be taken away; `None` if nothing
 /// speaks against it. What was written through its page cache has been written by then. May take as
 /// long as that; for a thread that serves no device.
 pub fn objection(device: &str) -> Option<String> {

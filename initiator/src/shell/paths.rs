@@ -31,12 +31,12 @@ pub(super) fn add(
     let (config, weak) = match &path.spec {
         PathSpec::Aoe { shelf, slot, interface } => {
             let mut config = aoe::Config::new(*shelf, *slot);
-            given(settings, |name, time, _| aoe_timer(&mut config.timers, name, time));
+            given(settings, |name, time, from| config.set(name, time, from));
             config.depth = settings.depth;
             config.weight = path.weight;
             config.recovering = host.recovering;
             // AoE has no world-wide names of its own: shelf and slot are the name.
-            (PathConfig::Aoe(interface.clone(), config), true)
+            (PathConfig::Aoe(interface.clone(), Box::new(config)), true)
         }
         PathSpec::Iscsi { target, lun, portal } => {
             let isid = iscsi::isid_for(&host.id, *portal, target);
@@ -73,15 +73,4 @@ fn given(
             set(name, time, &origin.to_string());
         }
     }
-}
-
-/// What the limits mean for frames, which know no connections.
-fn aoe_timer(timers: &mut aoe::Timers, name: &str, time: corbel_proto::time::Duration) -> bool {
-    match name {
-        "ping_after" => timers.check_every = time,
-        "answer_within" => timers.silence = time,
-        "doubt_hold" => timers.doubt_hold = time,
-        _ => return false,
-    }
-    true
 }

@@ -18,7 +18,7 @@ use super::run_state::RunState;
 use super::streams::Streams;
 use super::{NoticeSink, clock, paths, tag};
 use crate::admin::{Answer, Command, Presented, Reply, Report};
-use crate::config::DeviceSettings;
+use crate::config::{DeviceSettings, policy_limits};
 use crate::device::Device;
 use crate::multipath::status::Notice;
 use crate::request::Request;
@@ -168,8 +168,8 @@ impl Worker {
         self.hear_presenter();
     }
 
-    /// Passes on requests, and how they ended. True if there was any: the end of one piece of a long
-    /// request may be the beginning of the next, for which no event would come.
+    /// Passes on requests, and how they ended. True if there was any: the end of one piece of a
+    /// long request may be the beginning of the next, for which no event would come.
     fn exchange(&mut self, now: Instant) -> bool {
         let mut moved = false;
         if let Some(presenter) = &mut self.presenter {
@@ -318,6 +318,7 @@ impl Worker {
         let done = match command {
             Command::Status => Ok(Answer::Status(Box::new(Report {
                 device: self.device.status(now),
+                limits: policy_limits(self.device.policy(), &self.settings.origins),
                 presented: self.presented.clone(),
             }))),
             Command::Fail { path } => self.each_path(&path, |device, id| device.fail_path(now, id)),
@@ -342,7 +343,8 @@ impl Worker {
                     Err(wrong) => Err(wrong.to_string()),
                 }
             }
-            Command::SetPolicy(policy, _) => {
+            Command::SetPolicy(policy, origins) => {
+                self.settings.origins = origins;
                 self.device.set_policy(now, *policy);
                 Ok(Answer::Done)
             }

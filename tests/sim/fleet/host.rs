@@ -138,7 +138,7 @@ impl Machine {
                     recovering,
                     ..aoe::Config::new(shelf, slot)
                 };
-                (format!("aoe:{number}"), PathConfig::Aoe(interface(path.link), config))
+                (format!("aoe:{number}"), PathConfig::Aoe(interface(path.link), Box::new(config)))
             }
         }
     }

@@ -131,7 +131,7 @@ impl Devices for Fake {
             (_, Command::Status) => {
                 let presented = state.presented.get(device).cloned();
                 let device = sample::device(device);
-                Ok(Answer::Status(Box::new(Report { device, presented })))
+                Ok(Answer::Status(Box::new(Report { device, limits: Vec::new(), presented })))
             }
             (Some(Mood::Refuses(why)), _) => Err(why),
             (_, command) => {

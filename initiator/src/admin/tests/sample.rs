@@ -86,6 +86,7 @@ fn degraded() -> Report {
             ],
             ..device("vmstore")
         },
+        limits: vec![limit("fast_io_fail", 5000, "default")],
         presented: Some(Presented {
             by: "ublk",
             at: "/dev/ublkb0".into(),
@@ -125,6 +126,7 @@ fn queueing() -> Report {
             groups: vec![GroupStatus { priority: 50, active: true, paths: vec![lost, wrong] }],
             ..device("other")
         },
+        limits: vec![limit("no_path_retry", 80_000, "command")],
         presented: Some(Presented {
             by: "nbd",
             at: "nbd+unix:///?socket=/run/corbel/other.nbd".into(),

@@ -264,7 +264,7 @@ fn without_the_rules_a_cache_is_forgotten() {
     assert_eq!(bench.ended(), [(3, Ok(()))]);
 }
 
-/// A process that takes over from one that wrote to the caches of these nodes, its paths still down.
+/// A process that takes over from one that wrote to these nodes' caches, its paths still down.
 fn taken_over(cache: Cache, nodes: &[(&str, &str)], rules: Rules) -> Bench {
     let policy = Policy { cache, grouping: Grouping::Multibus, ..Policy::default() };
     let mut bench = Bench::with(policy, rules);

@@ -37,7 +37,7 @@ mod watch;
 mod words;
 mod work;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use corbel_proto::aoe::Mac;
 use corbel_proto::aoe::initiator::Path;
@@ -71,6 +71,8 @@ pub struct Config {
     pub remote: Option<Mac>,
     /// How patient it is.
     pub timers: Timers,
+    /// Where time limits that are not defaults come from, by name.
+    pub origins: BTreeMap<&'static str, String>,
     /// Most commands under way; the server's buffer count may allow fewer. At least 1.
     pub depth: u16,
     /// Priority against other paths; 50 if not given.
@@ -90,11 +92,26 @@ impl Config {
             slot,
             remote: None,
             timers: Timers::default(),
+            origins: BTreeMap::new(),
             depth: 128,
             weight: None,
             server_caches: false,
             recovering: false,
         }
+    }
+
+    /// Sets the time limit that an administrator calls `name`; `from` says who wants it. False if
+    /// it means nothing to frames, which know no connections.
+    pub fn set(&mut self, name: &str, limit: Duration, from: &str) -> bool {
+        let (name, field) = match name {
+            "ping_after" => ("ping_after", &mut self.timers.check_every),
+            "answer_within" => ("answer_within", &mut self.timers.silence),
+            "doubt_hold" => ("doubt_hold", &mut self.timers.doubt_hold),
+            _ => return false,
+        };
+        *field = limit;
+        self.origins.insert(name, from.to_owned());
+        true
     }
 }
 

@@ -3,7 +3,7 @@
 use corbel_proto::memory::Buffer;
 use corbel_proto::time::{Duration, Instant};
 
-use super::{AoePath, State, Timers};
+use super::{AoePath, State};
 use crate::multipath::status::Limit;
 
 impl<B: Buffer> AoePath<B> {
@@ -48,22 +48,24 @@ impl<B: Buffer> AoePath<B> {
         &self.config_string
     }
 
-    /// The time limits in force.
+    /// The time limits in force, by the names that they are configured by.
     pub fn limits(&self) -> Vec<Limit> {
-        let (ours, usual) = (&self.config.timers, &Timers::DEFAULT);
-        let limit = |name, value: Duration, usual: Duration| {
-            let from = if value == usual { "default" } else { "configuration" };
-            let ms = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-            Limit { name, ms, from: from.to_owned() }
+        let ours = &self.config.timers;
+        let limits = [
+            ("give_up", ours.give_up),
+            ("answer_within", ours.silence),
+            ("ping_after", ours.check_every),
+            ("repeat_min", ours.repeat.min),
+            ("repeat_max", ours.repeat.max),
+            ("doubt_hold", ours.doubt_hold),
+            ("copy_hold", ours.copy_hold),
+        ];
+        let from = |name| self.config.origins.get(name).cloned();
+        let limit = |(name, value): (&'static str, Duration)| Limit {
+            name,
+            ms: u64::try_from(value.as_millis()).unwrap_or(u64::MAX),
+            from: from(name).unwrap_or_else(|| "default".to_owned()),
         };
-        vec![
-            limit("give-up", ours.give_up, usual.give_up),
-            limit("silence", ours.silence, usual.silence),
-            limit("check", ours.check_every, usual.check_every),
-            limit("repeat-min", ours.repeat.min, usual.repeat.min),
-            limit("repeat-max", ours.repeat.max, usual.repeat.max),
-            limit("doubt-hold", ours.doubt_hold, usual.doubt_hold),
-            limit("copy-hold", ours.copy_hold, usual.copy_hold),
-        ]
+        limits.into_iter().map(limit).collect()
     }
 }

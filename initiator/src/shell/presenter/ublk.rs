@@ -114,8 +114,8 @@ fn shape(geometry: &Geometry) -> Shape {
         physical_block_bytes: geometry.physical_block_bytes,
         optimal_bytes: geometry.optimal_bytes,
         read_only: geometry.read_only,
-        // Whatever the paths of this moment have: one with a cache may come later, and a kernel that
-        // was not told would never flush. A flush that nothing needs is answered at once.
+        // Whatever the paths of this moment have: one with a cache may come later, and a kernel
+        // that was not told would never flush. A flush that nothing needs is answered at once.
         volatile_cache: true,
         discard: geometry.discard,
         write_zeroes: geometry.write_zeroes,

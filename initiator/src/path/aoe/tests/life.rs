@@ -344,11 +344,12 @@ fn tags_are_never_used_twice_and_start_somewhere_else_for_each_seed() {
 
 #[test]
 fn limits_tell_what_is_in_force() {
-    let timers = Timers::QUICK;
-    let path = AoePath::<HeapBuffer>::new(Config { timers, ..Config::new(7, 1) }, 1);
-    let limits = path.limits();
-    let silence = limits.iter().find(|limit| limit.name == "silence").unwrap();
-    assert_eq!((silence.ms, silence.from.as_str()), (300, "configuration"));
-    let hold = limits.iter().find(|limit| limit.name == "doubt-hold").unwrap();
+    let mut config = Config::new(7, 1);
+    assert!(config.set("answer_within", Duration::from_millis(300), "[[device]]"));
+    assert!(!config.set("login_timeout", Duration::from_millis(300), "[[device]]"));
+    let limits = AoePath::<HeapBuffer>::new(config, 1).limits();
+    let silence = limits.iter().find(|limit| limit.name == "answer_within").unwrap();
+    assert_eq!((silence.ms, silence.from.as_str()), (300, "[[device]]"));
+    let hold = limits.iter().find(|limit| limit.name == "doubt_hold").unwrap();
     assert_eq!((hold.ms, hold.from.as_str()), (10_000, "default"));
 }
