@@ -344,13 +344,24 @@ impl<B: Buffer> IscsiPath<B> {
     }
 
     /// The session is over: every command of it ends.
-    pub(super) fn end_session(&mut self, now: Instant, session: Session<B>, fault: PathFault) {
+    pub(super) fn end_session(&mut self, now: Instant, mut session: Session<B>, fault: PathFault) {
         let mut doubt = session.doubted;
-        for (command, sent) in session.connection.into_unfinished() {
-            if command.id == PROBE {
+        // Of several answers that came at once, one may end the session: those behind it are not
+        // looked at any more, and their commands are as unfinished as the others.
+        let events = std::iter::from_fn(|| session.connection.poll_event());
+        let mut left: Vec<_> = events
+            .filter_map(|event| match event {
+                Event::Done { id, transfer, .. } => Some((id, transfer, true)),
+                _ => None,
+            })
+            .collect();
+        let unfinished = session.connection.into_unfinished();
+        left.extend(unfinished.map(|(command, sent)| (command.id, command.transfer, sent)));
+        for (id, transfer, sent) in left {
+            if id == PROBE {
                 continue;
             }
-            let slot = self.take_back(command.id, command.transfer);
+            let slot = self.take_back(id, transfer);
             let in_doubt = sent && self.tries[slot].operation.changes();
             doubt |= in_doubt;
             let verdict = match in_doubt {

@@ -429,7 +429,8 @@ impl<D: AsRef<[u8]> + AsMut<[u8]>> Connection<D> {
     }
 
     /// The connection is over: every command that has not ended, oldest first, and whether the
-    /// target may have seen it.
+    /// target may have seen it. Those that have ended are in [`Connection::poll_event`] only: take
+    /// them from there first.
     pub fn into_unfinished(self) -> impl Iterator<Item = (Command<D>, bool)> {
         let mut sent: Vec<_> = self.tasks.into_values().collect();
         sent.sort_by(|a, b| super::sequence::compare(a.cmd_sn, b.cmd_sn));

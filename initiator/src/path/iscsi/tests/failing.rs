@@ -258,6 +258,32 @@ fn an_abort_that_is_refused_ends_the_session() {
 }
 
 #[test]
+fn an_answer_that_comes_with_the_end_of_its_session_leaves_no_try_behind() {
+    let abort = Some(TaskOutcome::Unsupported);
+    let mut bench = Bench::up(config(), Disk { abort, ..Disk::new(64) });
+    bench.disk.play(0x2a, Trick::Hang);
+    bench.disk.play(0x28, Trick::Hang);
+    let write = bench.write(0, 1, 1);
+    bench.pass(ms(1000));
+    let read = bench.read(8, 1);
+    bench.pass(ms(18_999));
+    bench.now = bench.now + ms(1);
+    bench.path.handle_timeout(bench.now);
+    while let Some((_, chunk)) = bench.path.transmit() {
+        let mut bytes = Vec::new();
+        chunk.write_to(&mut bytes);
+        let (_, peer) = bench.peer.as_mut().unwrap();
+        peer.hear(bench.now, &bytes, &mut bench.disk);
+    }
+    // Behind the refusal, which ends the session, in the same bytes.
+    let itt = bench.peer().hanging[1];
+    bench.peer().respond(itt, 2, &[], Vec::new(), 512);
+    bench.run();
+    assert_eq!(bench.verdict(write), doubt(PathFault::CommandTimeout, 0));
+    assert_eq!(bench.verdict(read), Some(Verdict::Elsewhere(PathFault::CommandTimeout)));
+}
+
+#[test]
 fn the_owner_may_end_a_try_early_wherever_it_is() {
     let mut bench = Bench::up(Config { depth: 1, ..config() }, Disk::new(64));
     bench.disk.play(0x2a, Trick::Hang);
