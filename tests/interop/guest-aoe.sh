@@ -33,7 +33,7 @@ host_action() {
 
 mkdir -p "$WORK/share"
 cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
-run_guest 2 "$mtu" "$kernel" 420 "$TESTS/interop/in-guest-aoe.sh" &
+run_guest 2 "$mtu" "$kernel" 700 "$TESTS/interop/in-guest-aoe.sh" &
 guest=$!
 PIDS+=("$guest")
 serve_requests "$guest"

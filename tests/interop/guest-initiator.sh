@@ -50,7 +50,7 @@ NFT
 }
 
 cp "$TESTS"/interop/guest-lib.sh "$TESTS"/interop/guest-corbel.sh "$CORBEL_INITIATOR" "$WORK/share/"
-run_guest 2 1500 "$kernel" 560 --env "PRESENTER=$presenter" "$TESTS/interop/in-guest-initiator.sh" &
+run_guest 2 1500 "$kernel" 800 --env "PRESENTER=$presenter" "$TESTS/interop/in-guest-initiator.sh" &
 guest=$!
 PIDS+=("$guest")
 serve_requests "$guest"

@@ -47,7 +47,7 @@ host_action() {
 
 cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
 case $CORBEL_TARGET in */peers.py) peers=1 ;; *) peers=0 ;; esac # tgt falls short of two things
-run_guest 2 "$mtu" "$kernel" 480 --env "PEERS=$peers" "$TESTS/interop/in-guest-iscsi.sh" &
+run_guest 2 "$mtu" "$kernel" 700 --env "PEERS=$peers" "$TESTS/interop/in-guest-iscsi.sh" &
 guest=$!
 PIDS+=("$guest")
 serve_requests "$guest"

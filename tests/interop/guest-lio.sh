@@ -9,5 +9,5 @@ CORBEL_INITIATOR=${CORBEL_INITIATOR:-$(dirname "$CORBEL_TARGET")/corbel-initiato
 "$TESTS/guest/net.sh" up "$NS" 1 1500
 mkdir -p "$WORK/share"
 cp "$TESTS"/interop/guest-lib.sh "$TESTS"/interop/guest-corbel.sh "$CORBEL_INITIATOR" "$WORK/share/"
-run_guest 1 1500 "$kernel" 420 "$TESTS/interop/in-guest-lio.sh" ||
+run_guest 1 1500 "$kernel" 700 "$TESTS/interop/in-guest-lio.sh" ||
   { tail -n 60 "$WORK/share/initiator.log" 2>/dev/null; fail "the guest says so above"; }

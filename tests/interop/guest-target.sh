@@ -8,6 +8,6 @@ NAME=guest-target-$kernel
 
 mkdir -p "$WORK/share"
 cp "$TESTS"/interop/guest-lib.sh "$CORBEL_TARGET" "$WORK/share/"
-run_guest 0 1500 "$kernel" 240 --disk 192M "$TESTS/interop/in-guest-target.sh" ||
+run_guest 0 1500 "$kernel" 500 --disk 192M "$TESTS/interop/in-guest-target.sh" ||
   fail "the guest says so above (exit code $?)"
 pass "kernel $kernel: everything above"
