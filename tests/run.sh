@@ -140,7 +140,8 @@ stage_nbd() { $as_root tests/interop/nbd.sh; }
 stage_attach() { $as_root tests/interop/attach.sh; }
 stage_guest-initiator() {
   $as_root tests/guest/build.sh || return 1
-  side_by_side "tests/interop/guest-initiator.sh 6.12 ublk" "tests/interop/guest-initiator.sh 6.1 nbd"
+  side_by_side "tests/interop/guest-initiator.sh 6.12 ublk listed" \
+    "tests/interop/guest-initiator.sh 6.1 nbd reversed"
 }
 stage_guest-lio() {
   $as_root tests/guest/build.sh || return 1

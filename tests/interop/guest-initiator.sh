@@ -2,11 +2,12 @@
 # corbel-initiator in a guest: two AoE and two iSCSI paths to one export become one block device (ublk on
 # kernel 6.12, the kernel's nbd on 6.1). Verified load while paths are cut, pulled and taken away, the
 # target is stopped, killed and started again, and the initiator itself is killed.
-# usage: guest-initiator.sh [KERNEL [PRESENTER]]      (6.12 ublk)
+# usage: guest-initiator.sh [KERNEL [PRESENTER [ORDER]]]      (6.12 ublk listed)
+#   ORDER of the faults: listed, reversed, or a number that shuffles them
 . "$(dirname "$0")/lib.sh"
-kernel=${1:-6.12} presenter=${2:-}
+kernel=${1:-6.12} presenter=${2:-} order=${3:-listed}
 [ -n "$presenter" ] || { [ "$kernel" = 6.1 ] && presenter=nbd || presenter=ublk; }
-NAME=guest-initiator-$kernel-$presenter
+NAME=guest-initiator-$kernel-$presenter-$order
 CORBEL_INITIATOR=${CORBEL_INITIATOR:-$(dirname "$CORBEL_TARGET")/corbel-initiator}
 
 "$TESTS/guest/net.sh" up "$NS" 2 1500
@@ -50,7 +51,7 @@ NFT
 }
 
 cp "$TESTS"/interop/guest-lib.sh "$TESTS"/interop/guest-corbel.sh "$CORBEL_INITIATOR" "$WORK/share/"
-run_guest 2 1500 "$kernel" 800 --env "PRESENTER=$presenter" "$TESTS/interop/in-guest-initiator.sh" &
+run_guest 2 1500 "$kernel" 800 --env "PRESENTER=$presenter" --env "ORDER=$order" "$TESTS/interop/in-guest-initiator.sh" &
 guest=$!
 PIDS+=("$guest")
 serve_requests "$guest"

@@ -31,19 +31,11 @@ fail_by_hand() {
   corbel fail disk "iscsi:$IQN/$LUN@10.77.0.1:3260"; sleep 1
   corbel reinstate disk "iscsi:$IQN/$LUN@10.77.0.1:3260"
 }
-under_load 16 "each path silent in turn" cut_each
-under_load 12 "each interface pulled in turn" pull_each
-under_load 10 "a portal that hears nothing" block_one_way
-under_load 6 "a path failed and reinstated by hand" fail_by_hand
-under_load 12 "the target restarted" ask_host restart
-under_load 12 "the target killed" ask_host crash
 kill_initiator() {
   kill -9 "$initiator"
   wait "$initiator" 2>/dev/null || true
   start_initiator
 }
-before=$(readlink -f /dev/corbel/disk)
-under_load 14 "the initiator killed and started again" kill_initiator
 restart_initiator() {
   exec 9<"$device" # in use, whether the load has begun or not
   kill -TERM "$initiator"
@@ -51,7 +43,32 @@ restart_initiator() {
   start_initiator
   exec 9<&-
 }
-under_load 14 "the initiator told to end while its device is in use, and started again" restart_initiator
+restart_target() { ask_host restart; }
+kill_target() { ask_host crash; }
+# Each under a load of so many seconds; ORDER is listed, reversed, or a number that shuffles them.
+faults=(
+  "16 cut_each each path silent in turn"
+  "12 pull_each each interface pulled in turn"
+  "10 block_one_way a portal that hears nothing"
+  "6 fail_by_hand a path failed and reinstated by hand"
+  "12 restart_target the target restarted"
+  "12 kill_target the target killed"
+  "14 kill_initiator the initiator killed and started again"
+  "14 restart_initiator the initiator told to end while its device is in use, and started again"
+)
+in_order() {
+  case $ORDER in
+    listed) cat ;;
+    reversed) tac ;;
+    *) shuf --random-source=<(yes "$ORDER") ;;
+  esac
+}
+before=$(readlink -f /dev/corbel/disk)
+mapfile -t faults < <(printf '%s\n' "${faults[@]}" | in_order)
+for fault in "${faults[@]}"; do
+  read -r seconds act words <<<"$fault"
+  under_load "$seconds" "$words" "$act"
+done
 [ "$(readlink -f /dev/corbel/disk)" = "$before" ] || fail "another device after the restart"
 wait_for 120 "four paths again, some of which may be damped" ready_paths 4
 
