@@ -223,7 +223,9 @@ impl Bench {
     }
 
     fn resume(&mut self) {
-        if self.connection.wants_resume() && !self.refused {
+        // As its owner does: also one that waits for nothing but memory.
+        let waits = self.connection.wants_resume() || self.connection.is_starved();
+        if waits && !self.refused {
             self.refused |= self.connection.resume(&mut self.arena).is_err();
         }
     }
