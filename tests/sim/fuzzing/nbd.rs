@@ -338,6 +338,8 @@ impl Bench {
         loop {
             rounds += 1;
             assert!(rounds < 10_000, "it never ends");
+            // First, since what it goes on with may be answered at once.
+            self.resume();
             while let Some(request) = self.connection.poll_request() {
                 self.judge(&request);
                 self.requests.push(request);
@@ -355,9 +357,6 @@ impl Bench {
                     self.hear();
                 }
             }
-            self.resume();
-            let more = self.connection.poll_request();
-            self.requests.extend(more);
             let idle = self.requests.is_empty() && !self.connection.wants_resume();
             if self.orderly && self.owed.0 > 0 && self.connection.wants_read() {
                 let len = self.owed.0.min(100_000);
