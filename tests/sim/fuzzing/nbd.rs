@@ -222,10 +222,13 @@ impl Bench {
         self.connection.filled(place, len);
     }
 
+    /// As its owner sees it: also one that waits for nothing but memory.
+    fn waits(&self) -> bool {
+        self.connection.wants_resume() || self.connection.is_starved()
+    }
+
     fn resume(&mut self) {
-        // As its owner does: also one that waits for nothing but memory.
-        let waits = self.connection.wants_resume() || self.connection.is_starved();
-        if waits && !self.refused {
+        if self.waits() && !self.refused {
             self.refused |= self.connection.resume(&mut self.arena).is_err();
         }
     }
@@ -338,8 +341,6 @@ impl Bench {
         loop {
             rounds += 1;
             assert!(rounds < 10_000, "it never ends");
-            // First, since what it goes on with may be answered at once.
-            self.resume();
             while let Some(request) = self.connection.poll_request() {
                 self.judge(&request);
                 self.requests.push(request);
@@ -357,7 +358,12 @@ impl Bench {
                     self.hear();
                 }
             }
-            let idle = self.requests.is_empty() && !self.connection.wants_resume();
+            let waited = self.waits();
+            self.resume();
+            let more = self.connection.poll_request();
+            self.requests.extend(more);
+            // What it went on with may have been answered at once.
+            let idle = self.requests.is_empty() && !waited && !self.waits();
             if self.orderly && self.owed.0 > 0 && self.connection.wants_read() {
                 let len = self.owed.0.min(100_000);
                 let bytes: Vec<_> = (self.owed.1..self.owed.1 + len).map(byte_at).collect();
