@@ -10,6 +10,7 @@
 //! reservation/ who may touch a volume, decided for all protocols
 //! scsi/       the logical unit that iSCSI initiators see; blind to its transport
 //! iscsi/      portals, targets, sessions; the wire machine of corbel-proto to logical units
+//! sealed.rs   state files that are believed whole or not at all
 //! shard.rs    one core's share of all of it
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod host;
 pub mod iscsi;
 pub mod reservation;
 pub mod scsi;
+mod sealed;
 pub mod shard;
 pub mod shell;
 pub mod volume;

@@ -11,8 +11,10 @@ use corbel_proto::aoe::config::STRING_BYTES_MAX;
 use corbel_proto::reader::Reader;
 use thiserror::Error;
 
-const MAGIC: [u8; 4] = *b"CAoE";
+use crate::sealed::{Flaw, Form};
+
 const VERSION: u8 = 1;
+const FORM: Form = Form { magic: *b"CAoE", version: VERSION };
 
 /// What clients may set on a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,8 +41,7 @@ pub enum RestoreError {
 impl Contents {
     /// Writes it down.
     pub(super) fn snapshot(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = FORM.begin();
         let len = u16::try_from(self.config.len()).expect("config strings have 1024 bytes at most");
         out.extend(len.to_le_bytes());
         out.extend(&self.config);
@@ -48,21 +49,16 @@ impl Contents {
             out.push(u8::try_from(list.len()).expect("lists hold 255 addresses at most"));
             list.iter().for_each(|mac| out.extend(mac.0));
         }
-        out.extend(crc32fast::hash(&out).to_le_bytes());
-        out
+        FORM.seal(out)
     }
 
     /// Reads it back.
     pub(super) fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let body = bytes.strip_prefix(&MAGIC).ok_or(RestoreError::Foreign)?;
-        if body.first() != Some(&VERSION) {
-            return Err(RestoreError::Foreign);
-        }
-        let (signed, sum) = bytes.split_last_chunk::<4>().ok_or(RestoreError::Damaged)?;
-        if crc32fast::hash(signed) != u32::from_le_bytes(*sum) {
-            return Err(RestoreError::Damaged);
-        }
-        Self::fields(&signed[MAGIC.len() + 1..]).ok_or(RestoreError::Damaged)
+        let content = FORM.open(bytes).map_err(|flaw| match flaw {
+            Flaw::Foreign => RestoreError::Foreign,
+            Flaw::Damaged => RestoreError::Damaged,
+        })?;
+        Self::fields(content).ok_or(RestoreError::Damaged)
     }
 
     fn fields(bytes: &[u8]) -> Option<Self> {

@@ -15,9 +15,10 @@ use thiserror::Error;
 
 use super::state::REGISTRATIONS_MAX;
 use super::{Held, NexusName, Registration, State};
+use crate::sealed::{Flaw, Form};
 
-const MAGIC: [u8; 4] = *b"CRes";
 const VERSION: u8 = 1;
+const FORM: Form = Form { magic: *b"CRes", version: VERSION };
 /// In place of a holder's number.
 const NOBODY: u16 = 0xffff;
 const ALL_TARGET_PORTS: u8 = 0x01;
@@ -36,8 +37,7 @@ pub enum RestoreError {
 impl State {
     /// Writes down what must outlive a loss of power.
     pub(super) fn snapshot(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = FORM.begin();
         let held = self.held.as_ref().filter(|_| self.persists);
         let registrations: &[_] = if self.persists { &self.registrations } else { &[] };
         let holder = held.and_then(|held| held.holder.as_ref());
@@ -57,21 +57,16 @@ impl State {
                 out.extend(text.as_bytes());
             }
         }
-        out.extend(crc32fast::hash(&out).to_le_bytes());
-        out
+        FORM.seal(out)
     }
 
     /// Reads it back. PRGENERATION begins anew.
     pub(super) fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let body = bytes.strip_prefix(&MAGIC).ok_or(RestoreError::Foreign)?;
-        if body.first() != Some(&VERSION) {
-            return Err(RestoreError::Foreign);
-        }
-        let (signed, sum) = bytes.split_last_chunk::<4>().ok_or(RestoreError::Damaged)?;
-        if crc32fast::hash(signed) != u32::from_le_bytes(*sum) {
-            return Err(RestoreError::Damaged);
-        }
-        Self::fields(&signed[MAGIC.len() + 1..]).ok_or(RestoreError::Damaged)
+        let content = FORM.open(bytes).map_err(|flaw| match flaw {
+            Flaw::Foreign => RestoreError::Foreign,
+            Flaw::Damaged => RestoreError::Damaged,
+        })?;
+        Self::fields(content).ok_or(RestoreError::Damaged)
     }
 
     fn fields(bytes: &[u8]) -> Option<Self> {
