@@ -320,6 +320,21 @@ fn who_takes_over_waits_for_a_path_that_has_the_cache() {
 }
 
 #[test]
+fn a_path_in_quarantine_may_lead_to_the_cache_yet() {
+    let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
+    bench.up_with(0, Facts { volatile_cache: false, ..node("shelf", "1") });
+    let mut alien = node("b", "1");
+    alien.identity.wwn = Some("3000000000000002".into());
+    bench.up_with(1, alien);
+    bench.flush(1);
+    bench.pass(secs(100));
+    assert_eq!(bench.ended(), []);
+    bench.up_with(1, node("a", "1"));
+    bench.done(1);
+    assert_eq!(bench.ended(), [(1, Ok(()))]);
+}
+
+#[test]
 fn a_cache_lost_while_no_process_ran_is_told() {
     let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
     bench.up_with(0, node("a", "2"));

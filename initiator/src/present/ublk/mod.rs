@@ -368,7 +368,10 @@ impl Ublk {
             }
             Answer::NotStopped(why) => {
                 self.state = State::Live;
-                self.events.push_back(Event::NotStopped(why));
+                // Whoever has insisted meanwhile is not told of a scruple.
+                if self.stop != Some(Stop::Force) {
+                    self.events.push_back(Event::NotStopped(why));
+                }
             }
             Answer::Down => self.state = State::Ending,
             Answer::Deleted => {

@@ -57,6 +57,8 @@ pub(super) struct Kernel {
     inbox: VecDeque<Done>,
     state: RunState,
     index: Option<u32>,
+    /// It is to go, whoever uses it.
+    forced: bool,
 }
 
 impl Kernel {
@@ -79,7 +81,15 @@ impl Kernel {
         let export = Box::new(export.clone());
         // The thread ends only after its sender is gone.
         let _ = jobs.send(Job::Connect { index: index.or_else(|| state.number()), export });
-        Ok(Self { name: name.to_owned(), jobs, done, inbox: VecDeque::new(), state, index: None })
+        Ok(Self {
+            name: name.to_owned(),
+            jobs,
+            done,
+            inbox: VecDeque::new(),
+            state,
+            index: None,
+            forced: false,
+        })
     }
 
     /// Passes on what the thread has done.
@@ -114,6 +124,8 @@ impl Kernel {
                     self.state.forget();
                     return Some(Stream::Ends);
                 }
+                // Whoever has insisted meanwhile is not told of a scruple.
+                Done::InUse(_) if self.forced => {}
                 Done::InUse(who) => news.push_back(News::InUse(who)),
             }
         }
@@ -126,6 +138,7 @@ impl Kernel {
 
     /// Begins to take it away; without `force` only if nobody uses it.
     pub(super) fn disconnect(&mut self, force: bool) {
+        self.forced |= force;
         let _ = self.jobs.send(Job::Disconnect { force });
     }
 }
