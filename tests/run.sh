@@ -5,7 +5,8 @@
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
 #   fmt clippy dependencies test optimised simulator doc build    need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
-#   cross-protocol fencing hostile idle-sessions hung-storage    our own clients, in a network namespace
+#   cross-protocol fencing compare-and-write hostile idle-sessions hung-storage
+#                                                our own clients, in a network namespace
 #   nbd attach                                   clients of NBD, in a network namespace
 #   initiator-cli                                the initiator's commands, in a network namespace
 #   bench                                        the load generator, in a network namespace
@@ -14,6 +15,7 @@
 #   guest-initiator guest-lio                    the initiator while paths die
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
 #      CORBEL_HOSTILE_COUNT (malformed frames, and as many PDUs; 500000 for the million)
+#      CORBEL_CONTEST_ROUNDS (of COMPARE AND WRITE; 1000000 for the million)
 #      CORBEL_SEEDS (runs of the simulator; 1000000 for a soak)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
@@ -24,16 +26,17 @@ export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-ini
 export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance
-  cross-protocol fencing hostile idle-sessions hung-storage nbd attach initiator-cli bench
+  cross-protocol fencing compare-and-write hostile idle-sessions hung-storage nbd attach
+  initiator-cli bench
   guest-aoe guest-iscsi guest-target guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed_stages=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,17s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,19s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-|conformance|cross-|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|cross-|fencing|compare-|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
   as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_BENCH,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
@@ -135,6 +138,9 @@ stage_cross-protocol() { $as_root tests/interop/cross-protocol.sh; }
 stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-50000}"; }
 stage_idle-sessions() { $as_root tests/interop/idle-sessions.sh; }
 stage_fencing() { $as_root tests/interop/fencing.sh; }
+stage_compare-and-write() {
+  $as_root tests/interop/compare-and-write.sh "${CORBEL_CONTEST_ROUNDS:-100000}"
+}
 stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
 stage_nbd() { $as_root tests/interop/nbd.sh; }
 stage_attach() { $as_root tests/interop/attach.sh; }
@@ -166,7 +172,7 @@ main() {
   mkdir -p "$log_folder"
   find_cargo && install_packages || exit 2
   for stage in $stages; do
-    printf '%-15s' "$stage"
+    printf '%-18s' "$stage"
     started=$SECONDS
     if "stage_$stage" >"$log_folder/$stage.log" 2>&1; then
       passed=$((passed + 1))
