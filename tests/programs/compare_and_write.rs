@@ -1,9 +1,9 @@
 //! Two sessions on different shards, one block, COMPARE AND WRITE: exactly one wins each round.
 //!
-//! Both know what stands in the block, and both want to write something of their own over it at the
-//! same time. One is told GOOD; the other MISCOMPARE, and where the winner's block differs from what
-//! it expected. The next round begins with the winner's block, so a write that got lost, or one of
-//! the loser's, would be a round without a winner.
+//! Both know what stands in the block, and both want to write something of their own over it at
+//! the same time. One is told GOOD; the other MISCOMPARE, and where the winner's block differs from
+//! what it expected. The next round begins with the winner's block, so a write that got lost, or
+//! one of the loser's, would be a round without a winner.
 //!
 //! Exit code 0: so it was; 1: it was not; 2: wrong usage.
 
