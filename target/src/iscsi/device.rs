@@ -10,6 +10,7 @@ use corbel_proto::iscsi::pdu::scsi::Attribute;
 use corbel_proto::iscsi::target::{Response, TaskFault};
 use corbel_proto::memory::Segments;
 use corbel_proto::scsi::lun::Lun;
+use smallvec::SmallVec;
 
 use crate::reservation::Registration;
 use crate::volume::{Outcome, Request, VolumeId};
@@ -53,9 +54,12 @@ pub enum Next<B, W> {
     Gather(u64, W),
     /// The medium.
     Submit(Request<B>, W),
+    /// The medium, whatever becomes of the command: no abort, reset or end of the session stops
+    /// the request, and nobody waits for it. With a response the command is answered at once.
+    Detach(Request<B>, W, Option<Response<B>>),
     /// A small state file, of this name and with these bytes, on stable storage: then
-    /// [`Device::kept`], with this number of bytes that the command took.
-    Keep(String, Vec<u8>, u64),
+    /// [`Device::kept`].
+    Keep(String, Vec<u8>, W),
     /// The end of every command that those registered by these have on the unit, on whatever
     /// session; once none of them can reach the medium any more, this is the answer.
     Evict(Vec<Registration>, Response<B>),
@@ -86,12 +90,19 @@ pub trait Device<B>: Debug {
         data: Segments<B>,
     ) -> Next<B, Self::Work>;
 
-    /// The medium is done.
-    fn outcome(&self, work: Self::Work, outcome: Outcome<B>) -> Response<B>;
+    /// Other volumes that the command works on: who ends what is done on them ends it too.
+    fn also_on(_: &Self::Work) -> SmallVec<[VolumeId; 2]> {
+        SmallVec::new()
+    }
+
+    /// The medium is done with this step. For a detached request also if nobody waits any more;
+    /// then nothing but [`Next::Keep`] is done.
+    fn outcome(&self, work: Self::Work, outcome: Outcome<B>) -> Next<B, Self::Work>;
 
     /// The state file of [`Next::Keep`] is stable, or could not be written. Called once for each,
-    /// also if nobody waits for the answer any more.
-    fn kept(&self, ok: bool, taken: u64) -> Next<B, Self::Work>;
+    /// also if nobody waits for the answer any more: then an answer is dropped, and the rest is
+    /// done.
+    fn kept(&self, work: Self::Work, ok: bool) -> Next<B, Self::Work>;
 
     /// LOGICAL UNIT RESET: called once, whatever the number of sessions and shards; every nexus
     /// finds out by itself.

@@ -26,6 +26,7 @@ pub struct Work {
 enum Step {
     Media(MediaPlan),
     Parameters(scsi::ParameterCommand),
+    Keep(scsi::Kept),
 }
 
 /// One relative port and one port group per portal group.
@@ -69,7 +70,9 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
             let request = unit.request(&mut media, Segments::new());
             Next::Submit(request, Work { data_out, wanted, step: Step::Media(media) })
         }
-        Action::Keep(name, bytes) => Next::Keep(name, bytes, wanted),
+        Action::Keep { file, bytes, then } => {
+            Next::Keep(file, bytes, Work { data_out, wanted, step: Step::Keep(then) })
+        }
         Action::Evict(nexuses) => Next::Evict(nexuses, respond(Reply::good(Vec::new()), wanted)),
         Action::Parameters(command) => {
             Next::Gather(data_out, Work { data_out, wanted, step: Step::Parameters(command) })
@@ -137,13 +140,14 @@ impl<B: Buffer> Device<B> for LogicalUnit {
                 let plan = nexus.resume(&scsi_view(view), command, list);
                 next(self, plan, data_out)
             }
+            Step::Keep(_) => Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0)),
         }
     }
 
-    fn outcome(&self, work: Work, outcome: Outcome<B>) -> Response<B> {
+    fn outcome(&self, work: Work, outcome: Outcome<B>) -> Next<B, Work> {
         let Work { data_out, wanted, step } = work;
         let Step::Media(media) = step else {
-            return check(Condition::INTERNAL_TARGET_FAILURE, 0);
+            return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
         };
         let done = self.finish(&media, outcome);
         let sense = done.sense.map(|sense| SmallVec::from_slice(sense.as_slice()));
@@ -157,11 +161,16 @@ impl<B: Buffer> Device<B> for LogicalUnit {
             (_, false) => done.parameters.into(),
             _ => DataIn::None,
         };
-        Response { status: done.status as u8, sense: sense.unwrap_or_default(), data, wanted }
+        let (status, sense) = (done.status as u8, sense.unwrap_or_default());
+        Next::Answer(Response { status, sense, data, wanted })
     }
 
-    fn kept(&self, ok: bool, taken: u64) -> Next<B, Work> {
-        next(self, Self::kept(self, ok), taken)
+    fn kept(&self, work: Work, ok: bool) -> Next<B, Work> {
+        let Work { wanted, step, .. } = work;
+        let Step::Keep(then) = step else {
+            return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
+        };
+        next(self, Self::kept(self, then, ok), wanted)
     }
 
     fn reset(&self) {
@@ -173,7 +182,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         match plan.action {
             Action::Respond(reply) => respond(reply, plan.data_in),
             // It never plans anything else.
-            Action::Media(_) | Action::Parameters(_) | Action::Keep(..) | Action::Evict(_) => {
+            Action::Media(_) | Action::Parameters(_) | Action::Keep { .. } | Action::Evict(_) => {
                 check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0)
             }
         }
@@ -247,6 +256,17 @@ mod tests {
         Device::<HeapBuffer>::nexus(unit, &VIEW)
     }
 
+    fn outcome(
+        unit: &LogicalUnit,
+        work: Work,
+        outcome: Outcome<HeapBuffer>,
+    ) -> Response<HeapBuffer> {
+        match unit.outcome(work, outcome) {
+            Next::Answer(response) => response,
+            next => panic!("not an answer: {next:?}"),
+        }
+    }
+
     fn payload(len: usize) -> Segments<HeapBuffer> {
         let pieces = (len > 0).then(|| Slice::whole(HeapBuffer::new(len)));
         pieces.into_iter().collect()
@@ -273,7 +293,7 @@ mod tests {
             panic!("it goes to the medium");
         };
         assert!(matches!(request.kind, Kind::Write { offset: 0, .. }));
-        let done: Response<HeapBuffer> = unit.outcome(work, Outcome::Done);
+        let done = outcome(&unit, work, Outcome::Done);
         assert_eq!((done.status, done.wanted), (0, 1024));
     }
 
@@ -295,7 +315,7 @@ mod tests {
         let Next::Submit(request, work) = step else { panic!("it goes to the medium") };
         let Kind::Write { offset: 0, data } = request.kind else { panic!("it writes") };
         assert_eq!(segments_bytes(&data), 512);
-        let done: Response<HeapBuffer> = unit().outcome(work, Outcome::Done);
+        let done = outcome(&unit(), work, Outcome::Done);
         assert_eq!((done.status, done.wanted), (0, 1024));
         let Next::Answer(answer) = with_data(&cdb(&WRITE_TWO_BLOCKS), 0) else {
             panic!("there is nothing to write");
@@ -351,10 +371,10 @@ mod tests {
         let mut list = vec![0; 24];
         (list[15], list[20]) = (1, 1); // a key, APTPL
         let list = [Slice::whole(HeapBuffer::from_vec(list))].into_iter().collect();
-        let Next::Keep(_, _, taken) = unit.data(&mut nexus, &VIEW, work, list) else {
+        let Next::Keep(_, _, work) = unit.data(&mut nexus, &VIEW, work, list) else {
             panic!("it is written first");
         };
-        let next = <LogicalUnit as Device<HeapBuffer>>::kept(&unit, true, taken);
+        let next = <LogicalUnit as Device<HeapBuffer>>::kept(&unit, work, true);
         let Next::Answer(answer) = next else { panic!("that is all") };
         assert_eq!((answer.status, answer.wanted), (0, 24));
     }
@@ -392,7 +412,7 @@ mod tests {
                 step = unit.data(&mut nexus, &VIEW, work, payload(len));
             }
             if let Next::Submit(_, work) = step {
-                let _: Response<HeapBuffer> = unit.outcome(work, Outcome::Done);
+                outcome(&unit, work, Outcome::Done);
             }
             let ask = Ask { cdb: &cdb, attribute: Attribute::Simple, announced: 0, view: VIEW };
             let missing = <LogicalUnit as Device<HeapBuffer>>::missing(&ask);

@@ -9,7 +9,7 @@ use super::commands::{
     request_sense, reserve, rw, start_stop, sync, task_management, unmap, write_same,
 };
 use super::plan::ParameterKind;
-use super::{Action, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
+use super::{Action, Kept, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
 
 impl Nexus {
     /// Plans the command in `cdb` (6 to 16 bytes, more are ignored).
@@ -126,6 +126,13 @@ impl Nexus {
 }
 
 impl LogicalUnit {
+    /// The state file of [`Action::Keep`] is stable, or could not be written.
+    pub fn kept(&self, then: Kept, ok: bool) -> Plan {
+        match then {
+            Kept::Reservations => self.reservations_kept(ok),
+        }
+    }
+
     /// Whether the medium lets a command of `class` run.
     fn admit(&self, class: Class) -> Result<(), Sense> {
         match class {

@@ -31,5 +31,5 @@ mod unit;
 pub use media::{Completion, MediaPlan};
 pub use missing::MissingLun;
 pub use nexus::{Attention, Nexus};
-pub use plan::{Action, ParameterCommand, Plan, Reply, View};
+pub use plan::{Action, Kept, ParameterCommand, Plan, Reply, View};
 pub use unit::LogicalUnit;

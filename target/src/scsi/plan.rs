@@ -50,10 +50,24 @@ pub enum Action {
     Parameters(ParameterCommand),
     /// Put the state file of this name and these bytes on stable storage, then ask
     /// [`LogicalUnit::kept`](super::LogicalUnit::kept).
-    Keep(String, Vec<u8>),
+    Keep {
+        /// Its name.
+        file: String,
+        /// What is to stand in it.
+        bytes: Vec<u8>,
+        /// What it is for.
+        then: Kept,
+    },
     /// End all commands of those registered by these on the unit; once none can reach the medium
     /// any more, answer GOOD.
     Evict(Vec<Registration>),
+}
+
+/// What a state file is written for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// A change of reservations.
+    Reservations,
 }
 
 /// A command that waits for its parameter list.

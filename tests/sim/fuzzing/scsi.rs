@@ -122,10 +122,10 @@ impl Bench {
             Action::Respond(reply) => check(&reply, data_in),
             Action::Parameters(_) => panic!("a second parameter list"),
             Action::Evict(victims) => assert!(!victims.is_empty(), "it ends nothing"),
-            Action::Keep(_, bytes) => {
+            Action::Keep { bytes, then, .. } => {
                 let after = Reservations::default();
                 after.restore(&bytes).expect("what is written can be read back");
-                let next = self.unit.kept(script.u8() & 1 == 0);
+                let next = self.unit.kept(then, script.u8() & 1 == 0);
                 assert!(matches!(next.action, Action::Respond(_) | Action::Evict(_)));
             }
             Action::Media(mut media) => {

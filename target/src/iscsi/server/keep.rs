@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corbel_proto::iscsi::target::Response;
 use corbel_proto::memory::Buffer;
+use smallvec::SmallVec;
 
 use super::super::Message as Between;
 use super::super::device::{Device, Next};
@@ -26,17 +27,16 @@ pub(super) struct Waiter {
 
 /// Whose state file is being written.
 #[derive(Debug)]
-pub(super) struct Keep<D> {
+pub(super) struct Keep<D, W> {
     pub(super) device: Arc<D>,
     pub(super) waiter: Waiter,
-    /// Bytes that the command took.
-    pub(super) taken: u64,
+    pub(super) work: W,
 }
 
 impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     pub(super) fn keep<H>(
         &mut self,
-        keep: Keep<D>,
+        keep: Keep<D, D::Work>,
         name: &str,
         bytes: Vec<u8>,
         cx: &mut Context<'_, B, H>,
@@ -53,8 +53,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let known = usize::try_from(token).ok().and_then(|key| self.keeps.try_remove(key));
-        let Keep { device, waiter, taken } = known.expect("the host answers each file once");
-        let next = device.kept(ok, taken);
+        let Keep { device, waiter, work } = known.expect("the host answers each file once");
+        let next = device.kept(work, ok);
         match (self.take_waiter(waiter), next) {
             (true, next) => {
                 self.step(waiter.tsih, waiter.itt, waiter.unit, next, cx);
@@ -64,18 +64,27 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             (false, Next::Evict(nexuses, response)) => {
                 self.evict(nexuses, waiter, response, cx);
             }
+            (false, Next::Detach(request, work, _)) => {
+                self.detach(waiter.tsih, waiter.itt, waiter.unit, (device, request, work), cx);
+            }
             (false, _) => {}
         }
     }
 
     /// A command of a session waits from now on.
     pub(super) fn waiter(&mut self, tsih: u16, itt: u32, unit: (u16, u32)) -> Waiter {
-        self.waiters += 1;
-        let number = self.waiters;
+        let waiter = self.nobody(tsih, itt, unit);
         if let Some(session) = self.sessions.get_mut(&tsih) {
-            session.tasks.insert(itt, Task { unit, state: State::Waiting(number) });
+            let (also, state) = (SmallVec::new(), State::Waiting(waiter.number));
+            session.tasks.insert(itt, Task { unit, also, state });
         }
-        Waiter { tsih, itt, unit, number }
+        waiter
+    }
+
+    /// A number for what no command waits for.
+    pub(super) fn nobody(&mut self, tsih: u16, itt: u32, unit: (u16, u32)) -> Waiter {
+        self.waiters += 1;
+        Waiter { tsih, itt, unit, number: self.waiters }
     }
 
     /// Takes the task of a command that waited; false if it waits no more.

@@ -184,7 +184,7 @@ pub struct IscsiServer<B, D: Device<B>> {
     works: Slab<Work<B, D>>,
     drains: Slab<Drain>,
     /// State files that are being written.
-    keeps: Slab<Keep<D>>,
+    keeps: Slab<Keep<D, D::Work>>,
     /// What commands are answered that wait for others' to end, by their number.
     answers: HashMap<u64, (Waiter, Response<B>)>,
     /// Commands that have waited so far.

@@ -1,5 +1,7 @@
 //! Commands: from the wire to the device, to the medium, and back.
 
+use std::sync::Arc;
+
 use corbel_proto::iscsi::target::{Command, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
 use smallvec::SmallVec;
@@ -8,15 +10,26 @@ use super::super::device::{Ask, Device, Next};
 use super::keep::Keep;
 use super::{ConnId, Context, IscsiServer, Nexus};
 use crate::host::Host;
-use crate::volume::Outcome;
 use crate::volume::engine::{Owner, RequestId};
+use crate::volume::{Outcome, Request, VolumeId};
 
 /// A command between its arrival and its answer.
 #[derive(Debug)]
 pub(super) struct Task<B, D: Device<B>> {
     pub(super) unit: (u16, u32),
+    /// Other volumes that it works on.
+    pub(super) also: SmallVec<[VolumeId; 2]>,
     pub(super) state: State<D::Work>,
 }
+
+impl<B, D: Device<B>> Task<B, D> {
+    pub(super) fn is_on(&self, fits: impl Fn((u16, u32)) -> bool) -> bool {
+        fits(self.unit) || self.also.iter().any(|volume| fits((ANY_LUN, volume.0)))
+    }
+}
+
+/// The number of no LUN that a command was sent to: it works on the volume all the same.
+const ANY_LUN: u16 = u16::MAX;
 
 #[derive(Debug)]
 pub(super) enum State<W> {
@@ -36,10 +49,24 @@ pub(super) struct Work<B, D: Device<B>> {
     pub(super) unit: (u16, u32),
     pub(super) request: RequestId,
     pub(super) work: D::Work,
+    /// Other volumes that it works on.
+    pub(super) also: SmallVec<[VolumeId; 2]>,
     /// Nobody waits for its answer any more.
     pub(super) stopped: bool,
+    /// Another initiator ended it while it was at the medium: what is there is answered, and
+    /// nothing comes after it.
+    pub(super) ended: bool,
+    /// It runs to its end whatever becomes of the command, so its device is kept.
+    pub(super) detached: Option<Arc<D>>,
     /// Who waits for its end.
     pub(super) drains: SmallVec<[usize; 2]>,
+}
+
+impl<B, D: Device<B>> Work<B, D> {
+    pub(super) fn is_on(&self, fits: impl Fn(u16, (u16, u32)) -> bool) -> bool {
+        let also = |volume: &VolumeId| fits(self.tsih, (ANY_LUN, volume.0));
+        fits(self.tsih, self.unit) || self.also.iter().any(also)
+    }
 }
 
 impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
@@ -86,7 +113,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let Some(tsih) = self.conn(id).and_then(|conn| conn.session) else { return };
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
-        let Some(Task { unit, state: State::Gathering(work) }) = session.tasks.remove(&itt) else {
+        let Some(Task { unit, state: State::Gathering(work), .. }) = session.tasks.remove(&itt)
+        else {
             return;
         };
         let Some(nexus) = session.nexuses.get_mut(&unit) else { return };
@@ -122,30 +150,49 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 conn.wire.respond(itt, response);
             }
             Next::Gather(bytes, work) => {
-                session.tasks.insert(itt, Task { unit, state: State::Gathering(work) });
+                let also = D::also_on(&work);
+                session.tasks.insert(itt, Task { unit, also, state: State::Gathering(work) });
                 conn.wire.begin_data_out(itt, bytes, cx.host);
             }
             Next::Submit(request, work) => {
                 let entry = self.works.vacant_entry();
                 let key = entry.key();
                 let request = cx.engine.submit(cx.host, Owner::Iscsi(key as u64), request);
+                let also = D::also_on(&work);
                 entry.insert(Work {
                     tsih,
                     itt,
                     unit,
                     request,
                     work,
+                    also: also.clone(),
                     stopped: false,
+                    ended: false,
+                    detached: None,
                     drains: SmallVec::new(),
                 });
                 session.at_medium += 1;
-                session.tasks.insert(itt, Task { unit, state: State::Submitted(key) });
+                session.tasks.insert(itt, Task { unit, also, state: State::Submitted(key) });
             }
-            Next::Keep(name, bytes, taken) => {
+            Next::Detach(request, work, answer) => {
+                let Some(nexus) = session.nexuses.get(&unit) else { return };
+                let device = nexus.device.clone();
+                let answered = answer.is_some();
+                if let Some(response) = answer {
+                    conn.wire.respond(itt, response);
+                }
+                let key = self.detach(tsih, itt, unit, (device, request, work), cx);
+                if !answered && let Some(session) = self.sessions.get_mut(&tsih) {
+                    self.works[key].stopped = false;
+                    let (also, state) = (SmallVec::new(), State::Submitted(key));
+                    session.tasks.insert(itt, Task { unit, also, state });
+                }
+            }
+            Next::Keep(name, bytes, work) => {
                 let Some(nexus) = session.nexuses.get(&unit) else { return };
                 let device = nexus.device.clone();
                 let waiter = self.waiter(tsih, itt, unit);
-                self.keep(Keep { device, waiter, taken }, &name, bytes, cx);
+                self.keep(Keep { device, waiter, work }, &name, bytes, cx);
             }
             Next::Evict(nexuses, response) => {
                 let waiter = self.waiter(tsih, itt, unit);
@@ -161,20 +208,25 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let key = usize::try_from(tag).expect("we gave it out as a number of this table");
         let work = self.works.remove(key);
-        let Work { tsih, itt, unit, work, stopped, drains, .. } = work;
-        if let Some(session) = self.sessions.get_mut(&tsih) {
+        let Work { tsih, itt, unit, work, stopped, ended, detached, drains, .. } = work;
+        if let Some(device) = detached {
+            self.detached_done((tsih, itt, unit), device, work, stopped, outcome, cx);
+        } else if let Some(session) = self.sessions.get_mut(&tsih) {
             session.at_medium -= 1;
             if !stopped && let Some(nexus) = session.nexuses.get(&unit) {
                 session.tasks.remove(&itt);
-                let response = match outcome {
+                let next = match outcome {
                     // Not stopped by its own initiator, so by another.
-                    Outcome::Cancelled => D::aborted(),
+                    Outcome::Cancelled => Next::Answer(D::aborted()),
                     outcome => nexus.device.outcome(work, outcome),
                 };
-                if let Some(id) = session.conn
-                    && let Some(conn) = self.conns.get_mut(id.key())
-                {
-                    conn.wire.respond(itt, response);
+                let next = match next {
+                    Next::Submit(..) if ended => Next::Answer(D::aborted()),
+                    next => next,
+                };
+                let conn = session.conn;
+                self.step(tsih, itt, unit, next, cx);
+                if let Some(id) = conn {
                     self.touch(id);
                 }
             }
@@ -183,6 +235,61 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.drained(drain, cx);
         }
         self.finish_session(tsih, cx);
+    }
+
+    /// Submits a request that outlives its command. Until somebody says otherwise, nobody waits.
+    pub(super) fn detach<H>(
+        &mut self,
+        tsih: u16,
+        itt: u32,
+        unit: (u16, u32),
+        (device, request, work): (Arc<D>, Request<B>, D::Work),
+        cx: &mut Context<'_, B, H>,
+    ) -> usize
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let entry = self.works.vacant_entry();
+        let key = entry.key();
+        let request = cx.engine.submit(cx.host, Owner::Iscsi(key as u64), request);
+        entry.insert(Work {
+            tsih,
+            itt,
+            unit,
+            request,
+            work,
+            also: SmallVec::new(),
+            stopped: true,
+            ended: false,
+            detached: Some(device),
+            drains: SmallVec::new(),
+        });
+        key
+    }
+
+    fn detached_done<H>(
+        &mut self,
+        (tsih, itt, unit): (u16, u32, (u16, u32)),
+        device: Arc<D>,
+        work: D::Work,
+        stopped: bool,
+        outcome: Outcome<B>,
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let next = device.outcome(work, outcome);
+        if !stopped && let Some(session) = self.sessions.get_mut(&tsih) {
+            session.tasks.remove(&itt);
+            let conn = session.conn;
+            self.step(tsih, itt, unit, next, cx);
+            if let Some(id) = conn {
+                self.touch(id);
+            }
+        } else if let Next::Keep(name, bytes, work) = next {
+            let waiter = self.nobody(tsih, itt, unit);
+            self.keep(Keep { device, waiter, work }, &name, bytes, cx);
+        }
     }
 
     /// Ends the commands of a session that are on a fitting unit because another initiator wants
@@ -200,12 +307,18 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let conn = session.conn;
         let mut unsent = Vec::new();
         session.tasks.retain(|&itt, task| match task.state {
-            State::Submitted(key) if fits(task.unit) => {
+            State::Submitted(key) if task.is_on(&fits) => {
+                let work = &mut self.works[key];
+                if work.detached.is_some() {
+                    work.stopped = true;
+                    unsent.push(itt);
+                    return false;
+                }
                 // If it is cancelled, its outcome comes and says so.
-                cx.engine.cancel(cx.host, self.works[key].request);
+                work.ended = !cx.engine.cancel(cx.host, work.request);
                 true
             }
-            State::Gathering(_) if fits(task.unit) => {
+            State::Gathering(_) if task.is_on(&fits) => {
                 unsent.push(itt);
                 false
             }
@@ -237,6 +350,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             State::Submitted(key) => {
                 let work = &mut self.works[key];
                 work.stopped = true;
+                if work.detached.is_some() {
+                    return None;
+                }
                 // Even a cancelled one has an outcome to come; but it has no effect.
                 (!cx.engine.cancel(cx.host, work.request)).then_some(key)
             }

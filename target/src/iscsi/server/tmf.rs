@@ -141,8 +141,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let Some(session) = self.sessions.get(&tsih) else { return };
-        let mut tags: Vec<u32> =
-            session.tasks.iter().filter(|(_, task)| fits(task.unit)).map(|(&itt, _)| itt).collect();
+        let mut tags: Vec<u32> = session
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.is_on(&fits))
+            .map(|(&itt, _)| itt)
+            .collect();
         let conn = session.conn.and_then(|id| self.conns.get(id.key()));
         if let (Some(conn), Some(target)) = (conn, &session.target) {
             tags.extend(conn.wire.tasks().filter_map(|(itt, lun)| {
@@ -156,10 +160,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         }
     }
 
-    /// Stopped requests that the engine still has.
+    /// Requests that the engine still has, but for detached ones.
     pub(super) fn at_medium(&self, fits: impl Fn(u16, (u16, u32)) -> bool) -> Vec<usize> {
-        let works = self.works.iter();
-        works.filter(|(_, work)| fits(work.tsih, work.unit)).map(|(key, _)| key).collect()
+        let works = self.works.iter().filter(|(_, work)| work.detached.is_none());
+        works.filter(|(_, work)| work.is_on(&fits)).map(|(key, _)| key).collect()
     }
 
     /// Stops all work on `volumes`, of all sessions on all shards.

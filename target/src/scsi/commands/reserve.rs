@@ -10,7 +10,7 @@ use corbel_proto::scsi::transport_id::TransportId;
 use corbel_proto::scsi::{Condition, Sense, Status};
 
 use crate::reservation::{Order, Proposal, Refusal, Registration, State};
-use crate::scsi::plan::{Action, ParameterKind};
+use crate::scsi::plan::{Action, Kept, ParameterKind};
 use crate::scsi::{LogicalUnit, Nexus, Plan, Reply, View};
 
 /// Longer lists than any that names as many others as may be named.
@@ -84,7 +84,10 @@ pub(in crate::scsi) fn resume(
         Proposal::Refused(Refusal::Sense(sense)) => Err(sense),
         Proposal::Busy => Ok(Plan::respond(Reply::status(Status::Busy))),
         Proposal::Done(aborted) => Ok(done(aborted)),
-        Proposal::Persist(bytes) => Ok(Plan::action(Action::Keep(volume.state_name(), bytes))),
+        Proposal::Persist(bytes) => {
+            let (file, then) = (volume.state_name(), Kept::Reservations);
+            Ok(Plan::action(Action::Keep { file, bytes, then }))
+        }
     }
 }
 
@@ -93,9 +96,8 @@ fn done(aborted: Vec<Registration>) -> Plan {
 }
 
 impl LogicalUnit {
-    /// The state file of [`Action::Keep`] is stable, or could not be written, and then nothing has
-    /// changed.
-    pub fn kept(&self, ok: bool) -> Plan {
+    /// The state file is stable, or could not be written, and then nothing has changed.
+    pub(in crate::scsi) fn reservations_kept(&self, ok: bool) -> Plan {
         let aborted = self.volume.reservations.settle(ok);
         if ok {
             return done(aborted);

@@ -51,15 +51,15 @@ impl Device<HeapBuffer> for Disk {
         Next::Submit(Request { volume: self.0.clone(), kind, durable: false }, bytes)
     }
 
-    fn outcome(&self, bytes: u64, outcome: Outcome<HeapBuffer>) -> Response<HeapBuffer> {
-        match outcome {
+    fn outcome(&self, bytes: u64, outcome: Outcome<HeapBuffer>) -> Next<HeapBuffer, u64> {
+        Next::Answer(match outcome {
             Outcome::Done => status(0, bytes),
             Outcome::Data(data) => Response { data: DataIn::Segments(data), ..status(0, bytes) },
             _ => status(2, 0),
-        }
+        })
     }
 
-    fn kept(&self, ok: bool, _: u64) -> Next<HeapBuffer, u64> {
+    fn kept(&self, _: u64, ok: bool) -> Next<HeapBuffer, u64> {
         let victims = [2, 3].map(|isid| {
             let initiator =
                 transport_id::port_name("iqn.2026-11.org.example:node", [0, 0, 0, 0, 0, isid]);
