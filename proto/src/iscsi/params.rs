@@ -61,6 +61,12 @@ pub struct Limits {
     pub outstanding_r2t_max: u16,
     /// MaxConnections.
     pub connections_max: u16,
+    /// ErrorRecoveryLevel, 0 to 2.
+    pub recovery_level_max: u8,
+    /// DataPDUInOrder: true insists on it.
+    pub data_pdu_in_order: bool,
+    /// DataSequenceInOrder: true insists on it.
+    pub data_sequence_in_order: bool,
     /// DefaultTime2Wait, seconds; the greater of both sides' counts.
     pub time2wait_s: u16,
     /// DefaultTime2Retain, seconds; the lesser of both sides' counts.
@@ -79,6 +85,9 @@ impl Default for Limits {
             immediate_data: true,
             outstanding_r2t_max: 8,
             connections_max: 1,
+            recovery_level_max: 0,
+            data_pdu_in_order: true,
+            data_sequence_in_order: true,
             time2wait_s: 2,
             time2retain_s: 0,
         }
@@ -108,6 +117,12 @@ pub struct Negotiated {
     pub outstanding_r2t_max: u16,
     /// Connections in the session.
     pub connections_max: u16,
+    /// ErrorRecoveryLevel.
+    pub recovery_level: u8,
+    /// Data PDUs of one sequence come at rising offsets.
+    pub data_pdu_in_order: bool,
+    /// Data sequences come at rising offsets.
+    pub data_sequence_in_order: bool,
     /// Seconds before reconnecting.
     pub time2wait_s: u16,
     /// Seconds that tasks survive a lost connection.
@@ -127,6 +142,9 @@ impl Default for Negotiated {
             immediate_data: true,
             outstanding_r2t_max: 1,
             connections_max: 1,
+            recovery_level: 0,
+            data_pdu_in_order: true,
+            data_sequence_in_order: true,
             time2wait_s: 2,
             time2retain_s: 20,
         }
@@ -224,8 +242,8 @@ impl Negotiator {
         self.seen.contains(&key)
     }
 
-    /// Our answer to the peer's offer of one key, appended to `reply`. MaxBurstLength must come
-    /// before FirstBurstLength, which it bounds.
+    /// Our answer to the peer's offer of one key, appended to `reply`. Keys that others bound come
+    /// after those: see [`rank`].
     ///
     /// # Errors
     /// If the key was offered before in this login, or is only for a session's first connection.
@@ -247,6 +265,11 @@ impl Negotiator {
                 agreed.first_burst_bytes_max =
                     agreed.first_burst_bytes_max.min(agreed.burst_bytes_max);
                 put(reply, key, &agreed.first_burst_bytes_max.to_string());
+            }
+            // 13.19: recovery within a command knows only the last R2T, if sequences are in order.
+            Some(_) if rule.key == "MaxOutstandingR2T" && self.is_last_only() => {
+                self.agreed.outstanding_r2t_max = 1;
+                put(reply, key, "1");
             }
             Some(answer) => put(reply, key, &answer),
             None => put(reply, key, "Reject"),
@@ -326,8 +349,16 @@ impl Negotiator {
             ));
         }
         let mut agreed = self.agreed;
+        if self.is_last_only() {
+            agreed.outstanding_r2t_max = 1;
+        }
         agreed.first_burst_bytes_max = agreed.first_burst_bytes_max.min(agreed.burst_bytes_max);
         Ok(agreed)
+    }
+
+    /// One R2T at a time (13.19).
+    const fn is_last_only(&self) -> bool {
+        self.agreed.recovery_level > 0 && self.agreed.data_sequence_in_order
     }
 
     fn see(&mut self, rule: &Rule) -> Result<(), Violation> {
@@ -360,6 +391,8 @@ impl Negotiator {
                 match rule.key {
                     "InitialR2T" => self.agreed.initial_r2t = result,
                     "ImmediateData" => self.agreed.immediate_data = result,
+                    "DataPDUInOrder" => self.agreed.data_pdu_in_order = result,
+                    "DataSequenceInOrder" => self.agreed.data_sequence_in_order = result,
                     _ => {}
                 }
                 Some(boolean_text(result).into())
@@ -393,7 +426,10 @@ impl Negotiator {
             "DefaultTime2Retain" => self.limits.time2retain_s.into(),
             "MaxOutstandingR2T" => self.limits.outstanding_r2t_max.into(),
             "iSCSIProtocolLevel" => 1,
-            // ErrorRecoveryLevel: only 0 is spoken.
+            "ErrorRecoveryLevel" if self.session == SessionType::Normal => {
+                self.limits.recovery_level_max.into()
+            }
+            // A discovery session has nothing to recover.
             _ => 0,
         }
     }
@@ -407,7 +443,10 @@ impl Negotiator {
             "DefaultTime2Wait" => self.agreed.time2wait_s = short,
             "DefaultTime2Retain" => self.agreed.time2retain_s = short,
             "MaxOutstandingR2T" => self.agreed.outstanding_r2t_max = short,
-            // Protocol level and recovery level have one value that we speak.
+            "ErrorRecoveryLevel" => {
+                self.agreed.recovery_level = u8::try_from(value).unwrap_or(0);
+            }
+            // The protocol level has one value that we speak.
             _ => {}
         }
         value
@@ -417,10 +456,16 @@ impl Negotiator {
         match key {
             "InitialR2T" => self.limits.initial_r2t,
             "ImmediateData" => self.limits.immediate_data,
-            // DataPDUInOrder and DataSequenceInOrder: all data goes in order.
-            _ => true,
+            "DataPDUInOrder" => self.limits.data_pdu_in_order,
+            _ => self.limits.data_sequence_in_order,
         }
     }
+}
+
+/// Where a key stands in the order in which keys of one text are settled: those that bound others
+/// come before them (13.14, 13.19).
+pub fn rank(key: &str) -> u8 {
+    u8::from(matches!(key, "FirstBurstLength" | "MaxOutstandingR2T"))
 }
 
 /// True for the keys of the table, which belong to the operational stage.

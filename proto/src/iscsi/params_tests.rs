@@ -147,3 +147,54 @@ fn a_required_digest_is_required() {
     answers(&mut negotiator, &[("HeaderDigest", "None,CRC32C")]);
     assert!(negotiator.finish().is_ok());
 }
+
+#[test]
+fn order_is_given_up_only_if_both_sides_can_do_without() {
+    for (insists, offer, answer) in
+        [(true, "No", "Yes"), (false, "No", "No"), (false, "Yes", "Yes")]
+    {
+        let limits = Limits {
+            data_pdu_in_order: insists,
+            data_sequence_in_order: insists,
+            ..Limits::default()
+        };
+        let mut negotiator = Negotiator::new(limits, SessionType::Normal, true);
+        let offers = [("DataPDUInOrder", offer), ("DataSequenceInOrder", offer)];
+        let reply = answers(&mut negotiator, &offers);
+        assert_eq!(reply, format!("DataPDUInOrder={answer} DataSequenceInOrder={answer} "));
+        let agreed = negotiator.finish().unwrap();
+        let both = (agreed.data_pdu_in_order, agreed.data_sequence_in_order);
+        assert_eq!(both, (answer == "Yes", answer == "Yes"));
+    }
+}
+
+/// 13.19: with recovery and sequences in order, only the last R2T can be sent again.
+#[test]
+fn one_r2t_at_a_time_where_recovery_needs_it() {
+    for (level, in_order, outstanding) in
+        [("0", "Yes", "4"), ("1", "Yes", "1"), ("2", "No", "4"), ("2", "Yes", "1")]
+    {
+        let limits =
+            Limits { recovery_level_max: 2, data_sequence_in_order: false, ..Limits::default() };
+        let mut negotiator = Negotiator::new(limits, SessionType::Normal, true);
+        let mut offers = [
+            ("MaxOutstandingR2T", "4"),
+            ("ErrorRecoveryLevel", level),
+            ("DataSequenceInOrder", in_order),
+        ];
+        offers.sort_by_key(|(key, _)| rank(key));
+        let reply = answers(&mut negotiator, &offers);
+        assert!(reply.ends_with(&format!("MaxOutstandingR2T={outstanding} ")), "{reply}");
+        let agreed = negotiator.finish().unwrap();
+        assert_eq!(agreed.recovery_level.to_string(), level);
+        assert_eq!(agreed.outstanding_r2t_max.to_string(), outstanding);
+    }
+}
+
+#[test]
+fn a_discovery_session_has_nothing_to_recover() {
+    let limits = Limits { recovery_level_max: 2, ..Limits::default() };
+    let mut negotiator = Negotiator::new(limits, SessionType::Discovery, true);
+    let reply = answers(&mut negotiator, &[("ErrorRecoveryLevel", "2")]);
+    assert_eq!(reply, "ErrorRecoveryLevel=0 ");
+}

@@ -1,9 +1,10 @@
 //! Write data on its way into a command's buffer (RFC 7143 11.7, 11.8).
 //!
 //! A transfer owns the command's pieces of memory, hands out R2Ts for what it has memory for, and
-//! lets no byte in that does not lie inside an open burst, in order. Pieces lie on a grid of
-//! [`SEGMENT_BYTES_MAX`], so that each is a whole number of blocks however the data was cut on the
-//! wire.
+//! lets no byte in that does not lie inside an open burst: in order, or, where DataPDUInOrder=No
+//! was agreed, anywhere in it, but no byte twice. What was lost on the way is asked for again
+//! (7.7: recovery R2T). Pieces lie on a grid of [`SEGMENT_BYTES_MAX`], so that each is a whole
+//! number of blocks however the data was cut on the wire.
 
 use smallvec::SmallVec;
 
@@ -20,15 +21,80 @@ const fn wrong(why: &'static str, section: &'static str) -> Violation {
     Violation::new("Data-Out", why, section)
 }
 
+/// Separate ranges kept of a burst whose PDUs come in any order: beyond, the write fails.
+const HOLES_MAX: usize = 64;
+/// Times that lost data of one command is asked for again.
+const RECOVERIES_MAX: u8 = 32;
+
+/// Bytes from the first up to the second.
+type Range = (u32, u32);
+
 /// Data-Out PDUs that belong together: one unsolicited burst, or the answer to one R2T.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Burst {
     ttt: u32,
-    /// Where the next byte belongs.
+    start: u32,
+    /// Where the next byte belongs; of a burst in any order, the end of what has come.
     next: u32,
     /// Where it ends at the latest (unsolicited) or exactly (solicited).
     end: u32,
     data_sn: u32,
+    /// R2TSN of what asked for it.
+    r2t_sn: u32,
+    /// What has come of a burst in any order. Not there where order is kept, so that a burst is
+    /// small.
+    come: Option<Box<Come>>,
+}
+
+/// Ranges, ascending and apart.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Come(Vec<Range>);
+
+impl Burst {
+    fn new(ttt: u32, start: u32, end: u32) -> Self {
+        Self { ttt, start, next: start, end, data_sn: 0, r2t_sn: 0, come: None }
+    }
+
+    /// Notes a range of a burst in any order. An error if part of it has come, or there are too
+    /// many holes.
+    fn note(&mut self, from: u32, to: u32) -> Result<(), Violation> {
+        let Come(come) = &mut **self.come.get_or_insert_default();
+        let at = come.partition_point(|&(_, end)| end <= from);
+        if come.get(at).is_some_and(|&(start, _)| start < to) {
+            return Err(wrong("some of it has come already", "RFC 7143 13.18"));
+        }
+        if from < to {
+            let joins_left = at > 0 && come[at - 1].1 == from;
+            let joins_right = come.get(at).is_some_and(|&(start, _)| start == to);
+            match (joins_left, joins_right) {
+                (true, true) => come[at - 1].1 = come.remove(at).1,
+                (true, false) => come[at - 1].1 = to,
+                (false, true) => come[at].0 = from,
+                (false, false) if come.len() == HOLES_MAX => {
+                    return Err(wrong(
+                        "more holes between its PDUs than are kept",
+                        "RFC 7143 13.18",
+                    ));
+                }
+                (false, false) => come.insert(at, (from, to)),
+            }
+        }
+        self.next = come.last().map_or(self.start, |&(_, end)| end);
+        Ok(())
+    }
+
+    /// No byte before `next` is missing.
+    fn is_whole(&self) -> bool {
+        self.holes().next().is_none()
+    }
+
+    /// What is missing before `next`.
+    fn holes(&self) -> impl Iterator<Item = Range> + '_ {
+        let come = self.come.as_ref().map_or(&[][..], |come| &come.0);
+        let starts = core::iter::once(self.start).chain(come.iter().map(|range| range.1));
+        let ends = come.iter().map(|range| range.0);
+        starts.zip(ends).filter(|(start, end)| start < end)
+    }
 }
 
 /// A range to ask for with an R2T.
@@ -42,6 +108,15 @@ pub struct Ask {
     pub r2t_sn: u32,
 }
 
+/// An R2T that was sent and is not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenR2t {
+    /// Its Target Transfer Tag.
+    pub ttt: u32,
+    /// What it asks for.
+    pub ask: Ask,
+}
+
 /// The write data of one command.
 #[derive(Debug)]
 pub struct Transfer<B> {
@@ -51,19 +126,31 @@ pub struct Transfer<B> {
     /// What the command takes; unknown until the CDB was looked at.
     wanted: Option<u32>,
     bursts: SmallVec<[Burst; 4]>,
-    /// All before this has come, or is part of a burst that is open.
+    /// All before this has come, is part of a burst that is open, or is lost.
     asked: u32,
     r2t_sn: u32,
+    /// DataPDUInOrder.
+    in_order: bool,
+    /// To be asked for again.
+    lost: Vec<Range>,
+    recoveries: u8,
 }
 
 impl<B: Buffer> Transfer<B> {
     /// A transfer of `announced` bytes, of which `immediate` come with the command and, if
-    /// `more_unsolicited`, others up to `first_burst` in all without being asked for.
-    pub fn new(announced: u32, immediate: u32, more_unsolicited: bool, first_burst: u32) -> Self {
+    /// `more_unsolicited`, others up to `first_burst` in all without being asked for. `in_order` is
+    /// what was agreed as DataPDUInOrder.
+    pub fn new(
+        announced: u32,
+        immediate: u32,
+        more_unsolicited: bool,
+        first_burst: u32,
+        in_order: bool,
+    ) -> Self {
         let mut bursts = SmallVec::new();
         let end = first_burst.min(announced);
         if more_unsolicited && immediate < end {
-            bursts.push(Burst { ttt: TAG_NONE, next: immediate, end, data_sn: 0 });
+            bursts.push(Burst::new(TAG_NONE, immediate, end));
         }
         Self {
             pieces: SmallVec::new(),
@@ -72,6 +159,9 @@ impl<B: Buffer> Transfer<B> {
             bursts,
             asked: immediate,
             r2t_sn: 0,
+            in_order,
+            lost: Vec::new(),
+            recoveries: 0,
         }
     }
 
@@ -109,28 +199,58 @@ impl<B: Buffer> Transfer<B> {
 
     /// All that the command takes has come.
     pub fn is_complete(&self) -> bool {
-        self.bursts.is_empty() && self.wanted.is_some_and(|wanted| self.asked >= wanted)
+        self.bursts.is_empty()
+            && self.wanted.is_some_and(|wanted| {
+                self.asked >= wanted && self.lost.iter().all(|&(start, _)| start >= wanted)
+            })
     }
 
-    /// The next range to ask for, if a burst more may be open and there is memory. It is open then,
-    /// under `ttt`.
+    /// The next range to ask for, if a burst more may be open and there is memory: first what was
+    /// lost. It is open then, under `ttt`.
     pub fn ask(&mut self, ttt: u32, burst_max: u32, open_max: usize) -> Option<Ask> {
         let end = self.wanted?.min(self.held_bytes());
         let unsolicited_open = self.bursts.iter().any(|burst| burst.ttt == TAG_NONE);
-        if unsolicited_open || self.bursts.len() >= open_max || self.asked >= end {
+        if unsolicited_open || self.bursts.len() >= open_max {
             return None;
         }
-        let ask =
-            Ask { offset: self.asked, bytes: burst_max.min(end - self.asked), r2t_sn: self.r2t_sn };
-        self.asked += ask.bytes;
+        let (offset, bytes) = match self.take_lost(burst_max, end) {
+            Some(lost) => lost,
+            None if self.asked >= end => return None,
+            None => {
+                let bytes = burst_max.min(end - self.asked);
+                self.asked += bytes;
+                (self.asked - bytes, bytes)
+            }
+        };
+        let ask = Ask { offset, bytes, r2t_sn: self.r2t_sn };
         self.r2t_sn += 1;
-        self.bursts.push(Burst { ttt, next: ask.offset, end: self.asked, data_sn: 0 });
+        self.bursts.push(Burst { r2t_sn: ask.r2t_sn, ..Burst::new(ttt, offset, offset + bytes) });
         Some(ask)
+    }
+
+    fn take_lost(&mut self, burst_max: u32, end: u32) -> Option<(u32, u32)> {
+        self.lost.retain(|&(start, _)| start < end);
+        let first = self.lost.first_mut()?;
+        let bytes = burst_max.min(first.1.min(end) - first.0);
+        let offset = first.0;
+        first.0 += bytes;
+        if first.0 >= first.1.min(end) {
+            self.lost.remove(0);
+        }
+        Some((offset, bytes))
     }
 
     /// R2Ts sent so far.
     pub fn r2t_count(&self) -> u32 {
         self.r2t_sn
+    }
+
+    /// R2Ts without their last data.
+    pub fn open_r2ts(&self) -> impl Iterator<Item = OpenR2t> + '_ {
+        self.bursts.iter().filter(|burst| burst.ttt != TAG_NONE).map(|burst| OpenR2t {
+            ttt: burst.ttt,
+            ask: Ask { offset: burst.start, bytes: burst.end - burst.start, r2t_sn: burst.r2t_sn },
+        })
     }
 
     /// Judges a Data-Out of `len` bytes by its header. Its data belongs at its offset.
@@ -142,17 +262,23 @@ impl<B: Buffer> Transfer<B> {
         if data.data_sn != burst.data_sn {
             return Err(wrong("DataSN is not the next one", "RFC 7143 11.7.5"));
         }
-        if data.offset != burst.next {
-            return Err(wrong("the offset is not the next one", "RFC 7143 11.7.6"));
-        }
-        let Some(next) = burst.next.checked_add(len).filter(|&next| next <= burst.end) else {
+        let end = data.offset.checked_add(len).filter(|&end| end <= burst.end);
+        let Some(end) = end.filter(|_| data.offset >= burst.start) else {
             return Err(wrong("longer than its burst", "RFC 7143 11.8"));
         };
-        let full = next == burst.end;
+        let full = if self.in_order {
+            if data.offset != burst.next {
+                return Err(wrong("the offset is not the next one", "RFC 7143 11.7.6"));
+            }
+            end == burst.end
+        } else {
+            burst.note(data.offset, end)?;
+            burst.next == burst.end && burst.is_whole()
+        };
         if data.ttt != TAG_NONE && full != data.is_final {
             return Err(wrong("the final bit is not where the burst ends", "RFC 7143 11.7.1"));
         }
-        burst.next = next;
+        burst.next = burst.next.max(end);
         burst.data_sn += 1;
         Ok(())
     }
@@ -164,7 +290,36 @@ impl<B: Buffer> Transfer<B> {
         {
             let burst = self.bursts.remove(at);
             if burst.ttt == TAG_NONE {
+                // What did not come in any order is missing, and asked for.
+                self.lost.extend(burst.holes());
                 self.asked = burst.next;
+            }
+        }
+    }
+
+    /// A Data-Out of `len` bytes that was accepted came damaged: it is asked for again. False if
+    /// that has been done too often.
+    pub fn lose(&mut self, data: &DataOut, len: u32) -> bool {
+        if self.recoveries == RECOVERIES_MAX {
+            return false;
+        }
+        self.recoveries += 1;
+        if len > 0 {
+            self.lost.push((data.offset, data.offset + len));
+        }
+        self.arrived(data);
+        true
+    }
+
+    /// The connection that data came on is gone: what is open is asked for anew.
+    pub fn restart(&mut self) {
+        for burst in core::mem::take(&mut self.bursts) {
+            let (start, next, end) = (burst.start, burst.next, burst.end);
+            self.lost.extend(burst.holes());
+            if burst.ttt == TAG_NONE {
+                self.asked = next;
+            } else if start.max(next) < end {
+                self.lost.push((next, end));
             }
         }
     }
@@ -214,77 +369,5 @@ impl<B: Buffer> Transfer<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::iscsi::bhs::Lun;
-    use crate::memory::HeapArena;
-
-    fn data(ttt: u32, data_sn: u32, offset: u32, is_final: bool) -> DataOut {
-        DataOut { is_final, lun: Lun(0), itt: 1, ttt, exp_stat_sn: 0, data_sn, offset }
-    }
-
-    fn feed(
-        t: &mut Transfer<crate::memory::HeapBuffer>,
-        d: DataOut,
-        len: u32,
-    ) -> Result<(), Violation> {
-        t.accept(&d, len)?;
-        t.place(d.offset, &vec![u8::try_from(d.data_sn + 1).unwrap(); len as usize]);
-        t.arrived(&d);
-        Ok(())
-    }
-
-    #[test]
-    fn unsolicited_burst_then_bursts_that_were_asked_for() {
-        let mut arena = HeapArena::new(1 << 20);
-        let mut t = Transfer::new(20_000, 1000, true, 4096);
-        assert!(t.lend(&mut arena, 4096));
-        t.want(20_000);
-        assert_eq!(t.ask(7, 8192, 2), None, "not while unsolicited data may come");
-        feed(&mut t, data(TAG_NONE, 0, 1000, false), 1000).unwrap();
-        feed(&mut t, data(TAG_NONE, 1, 2000, true), 2096).unwrap();
-        assert_eq!(t.ask(7, 8192, 2), Some(Ask { offset: 4096, bytes: 8192, r2t_sn: 0 }));
-        assert_eq!(t.ask(8, 8192, 2), Some(Ask { offset: 12_288, bytes: 7712, r2t_sn: 1 }));
-        assert_eq!(t.ask(9, 8192, 2), None);
-        feed(&mut t, data(7, 0, 4096, true), 8192).unwrap();
-        assert!(!t.is_complete());
-        feed(&mut t, data(8, 0, 12_288, true), 7712).unwrap();
-        assert!(t.is_complete());
-        let segments = t.into_segments();
-        assert_eq!(segments.iter().map(|s| s.len).sum::<u32>(), 20_000);
-    }
-
-    /// tgt placed a Data-Out wherever its header said, past the end of the heap buffer.
-    #[test]
-    fn no_byte_goes_outside_its_burst() {
-        let mut arena = HeapArena::new(1 << 20);
-        let mut t = Transfer::new(8192, 0, false, 65_536);
-        assert!(t.lend(&mut arena, 8192));
-        t.want(8192);
-        t.ask(7, 4096, 1).unwrap();
-        for (d, len) in [
-            (data(TAG_NONE, 0, 0, true), 4096), // not asked for
-            (data(8, 0, 0, true), 4096),        // another tag
-            (data(7, 1, 0, true), 4096),        // DataSN
-            (data(7, 0, 1, true), 4095),        // offset
-            (data(7, 0, u32::MAX, true), 4096), // offset near the end of all numbers
-            (data(7, 0, 0, true), 4097),        // too long
-            (data(7, 0, 0, true), 4095),        // final, but short
-            (data(7, 0, 0, false), 4096),       // full, but not final
-        ] {
-            assert!(t.accept(&d, len).is_err(), "{d:?}");
-        }
-        feed(&mut t, data(7, 0, 0, true), 4096).unwrap();
-    }
-
-    #[test]
-    fn memory_is_lent_all_or_nothing_and_never_more_than_announced() {
-        let mut arena = HeapArena::new(600_000);
-        let mut t = Transfer::new(u32::MAX, 0, false, 0);
-        assert!(!t.lend(&mut arena, 700_000));
-        assert_eq!((t.held_bytes(), arena.in_use()), (0, 0));
-        let mut t = Transfer::new(1000, 0, false, 0);
-        assert!(t.lend(&mut arena, 1000));
-        assert_eq!((t.held_bytes(), arena.in_use()), (1000, 1000));
-    }
-}
+#[path = "transfer_tests.rs"]
+mod tests;

@@ -257,16 +257,16 @@ fn libiscsi_discovers() {
         text,
         "HeaderDigest=None|DataDigest=None|InitialR2T=Irrelevant|ImmediateData=Irrelevant|\
          MaxBurstLength=Irrelevant|DefaultTime2Wait=2|DefaultTime2Retain=0|\
-         MaxOutstandingR2T=Irrelevant|ErrorRecoveryLevel=0|IFMarker=No|OFMarker=No|\
+         ErrorRecoveryLevel=0|IFMarker=No|OFMarker=No|\
          MaxConnections=Irrelevant|DataPDUInOrder=Irrelevant|DataSequenceInOrder=Irrelevant|\
-         FirstBurstLength=Irrelevant|MaxRecvDataSegmentLength=262144|"
+         FirstBurstLength=Irrelevant|MaxOutstandingR2T=Irrelevant|MaxRecvDataSegmentLength=262144|"
     );
 }
 
 const SETTLED: &str = "InitialR2T=No|ImmediateData=Yes|MaxBurstLength=262144|DefaultTime2Wait=2|\
-     DefaultTime2Retain=0|MaxOutstandingR2T=1|ErrorRecoveryLevel=0|IFMarker=No|OFMarker=No|\
+     DefaultTime2Retain=0|ErrorRecoveryLevel=0|IFMarker=No|OFMarker=No|\
      MaxConnections=1|DataPDUInOrder=Yes|DataSequenceInOrder=Yes|FirstBurstLength=262144|\
-     MaxRecvDataSegmentLength=262144|";
+     MaxOutstandingR2T=1|MaxRecvDataSegmentLength=262144|";
 
 #[test]
 fn libiscsi_and_qemu_log_in_with_a_single_request() {

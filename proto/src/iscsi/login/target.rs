@@ -392,8 +392,7 @@ impl Peer {
                 terms.push((key, value));
             }
         }
-        // FirstBurstLength is bounded by MaxBurstLength, so it is settled after it.
-        terms.sort_by_key(|&(key, _)| key == "FirstBurstLength");
+        terms.sort_by_key(|&(key, _)| params::rank(key));
         for (key, value) in terms {
             let before = answer.len();
             self.negotiator.answer(key, value, answer)?;

@@ -143,8 +143,8 @@ fn open_iscsi_logs_in_without_authentication() {
         text,
         "HeaderDigest=None|DataDigest=None|DefaultTime2Wait=2|DefaultTime2Retain=0|IFMarker=No|\
          OFMarker=No|ErrorRecoveryLevel=0|InitialR2T=No|ImmediateData=Yes|MaxBurstLength=16776192|\
-         MaxOutstandingR2T=1|MaxConnections=1|DataPDUInOrder=Yes|DataSequenceInOrder=Yes|\
-         FirstBurstLength=262144|MaxRecvDataSegmentLength=262144|"
+         MaxConnections=1|DataPDUInOrder=Yes|DataSequenceInOrder=Yes|\
+         FirstBurstLength=262144|MaxOutstandingR2T=1|MaxRecvDataSegmentLength=262144|"
     );
     assert_eq!(admission.isid, Isid([0, 2, 0x3d, 0, 0, 1]));
     assert_eq!((admission.stat_sn, admission.exp_cmd_sn), (11, 5));

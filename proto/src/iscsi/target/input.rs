@@ -310,8 +310,9 @@ impl<B: Buffer> Connection<B> {
         };
         let mut sink = Sink::Discard;
         if len > 0 || more {
-            let mut transfer =
-                Transfer::new(command.edtl, len, more, self.agreed.first_burst_bytes_max);
+            let (first, in_order) =
+                (self.agreed.first_burst_bytes_max, self.agreed.data_pdu_in_order);
+            let mut transfer = Transfer::new(command.edtl, len, more, first, in_order);
             if transfer.lend(arena, if more { unasked } else { len }) {
                 task.transfer = Some(transfer);
                 sink = Sink::Place { itt: command.itt, offset: 0 };

@@ -38,7 +38,9 @@ impl<B: Buffer> Connection<B> {
             return;
         }
         let announced = if task.write { task.edtl } else { 0 };
-        let transfer = task.transfer.get_or_insert_with(|| Transfer::new(announced, 0, false, 0));
+        let in_order = self.agreed.data_pdu_in_order;
+        let transfer =
+            task.transfer.get_or_insert_with(|| Transfer::new(announced, 0, false, 0, in_order));
         transfer.want(wanted);
         self.pump(itt, arena);
     }
