@@ -353,6 +353,9 @@ fn target(unit: LogicalUnit) -> Target<LogicalUnit> {
         chap: None,
         sessions_max: 64,
         digests_required: Default::default(),
+        terms: Default::default(),
+        commands_max: None,
+        redirect: None,
     }
 }
 

@@ -253,6 +253,21 @@ pub struct Target {
     pub header_digest: DigestChoice,
     /// Data digest.
     pub data_digest: DigestChoice,
+    /// Sessions at a time; `None` is as many as the process may have.
+    pub sessions: Option<u16>,
+    /// Commands that one session may have outstanding.
+    pub commands: Option<u16>,
+    /// Where new logins are sent instead.
+    pub redirect: Option<Redirect>,
+}
+
+/// Another place for a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    /// There.
+    pub address: SocketAddr,
+    /// For good, not just for now.
+    pub permanent: bool,
 }
 
 impl Target {
@@ -268,6 +283,9 @@ impl Target {
             mutual_chap: None,
             header_digest: DigestChoice::default(),
             data_digest: DigestChoice::default(),
+            sessions: None,
+            commands: None,
+            redirect: None,
         }
     }
 

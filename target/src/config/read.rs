@@ -12,7 +12,7 @@ use super::keys::KEYS;
 use super::{
     AOE_BUFFERS, Acknowledge, Algorithm, AoeAddress, AoeExport, Backing, Chap, Config, Credentials,
     Daemon, DigestChoice, Direct, Export, InterfaceName, IscsiName, LUN_MAX, Limits, Loaded,
-    LogicalUnit, Portal, Size, Target, duration, portal,
+    LogicalUnit, Portal, Redirect, Size, Target, duration, portal,
 };
 
 pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Problems> {
@@ -237,6 +237,13 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     let digests = [("initiator", DigestChoice::Initiator), ("require", DigestChoice::Require)];
     let header_digest = reader.choice(table, "header_digest", &digests).unwrap_or_default();
     let data_digest = reader.choice(table, "data_digest", &digests).unwrap_or_default();
+    let sessions = reader.number(table, "sessions", 1..=65535);
+    let commands = reader.number(table, "commands", 1..=1024);
+    let redirect = reader.section(table, "redirect", "target.redirect").and_then(|place| {
+        let permanent = reader.boolean(&place, "permanent").unwrap_or(false);
+        let address = reader.required(&place, "address", portal)?.value;
+        Some(Redirect { address, permanent })
+    });
     let name = name?;
     let open = initiators.is_empty() && addresses.is_empty() && chap.is_empty();
     if open && portals.iter().any(|p| !p.address.ip().is_loopback()) {
@@ -255,6 +262,9 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
         mutual_chap: mutual.map(|(credentials, _)| credentials),
         header_digest,
         data_digest,
+        sessions,
+        commands,
+        redirect,
     })
 }
 

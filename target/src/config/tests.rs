@@ -244,3 +244,25 @@ fn the_shipped_example_is_read_without_errors() {
     let text = include_str!("../../../packaging/target.toml");
     read(text).unwrap_or_else(|problems| panic!("{problems}"));
 }
+
+#[test]
+fn a_target_says_where_it_went_and_how_much_it_lets_in() {
+    let text = r#"
+        [[target]]
+        name = "iqn.2026-11.org.example:a"
+        sessions = 2
+        commands = 16
+        redirect = { address = "10.0.0.2", permanent = true }
+    "#;
+    let target = read(text).unwrap().config.targets.remove(0);
+    assert_eq!((target.sessions, target.commands), (Some(2), Some(16)));
+    let redirect = target.redirect.unwrap();
+    assert_eq!(
+        (redirect.address.to_string().as_str(), redirect.permanent),
+        ("10.0.0.2:3260", true)
+    );
+    for wrong in ["sessions = 0", "commands = 1025", "redirect = { permanent = true }"] {
+        let text = format!("[[target]]\nname = \"iqn.2026-11.org.example:a\"\n{wrong}\n");
+        assert!(read(&text).is_err(), "{wrong}");
+    }
+}

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use corbel_proto::iscsi::chap;
-use corbel_proto::iscsi::login::directory::{Access as Answer, DigestsRequired, Directory, Grant};
+use corbel_proto::iscsi::login::directory::{
+    Access as Answer, DigestsRequired, Directory, Grant, Terms,
+};
 use corbel_proto::iscsi::name::Name;
 use corbel_proto::scsi::lun::Lun;
 
@@ -111,6 +113,21 @@ pub struct Target<D> {
     pub sessions_max: u32,
     /// Digests without which nobody logs in.
     pub digests_required: DigestsRequired,
+    /// What may be agreed beyond the plainest session.
+    pub terms: Terms,
+    /// Commands a session may have outstanding, if not as many as the server's default.
+    pub commands_max: Option<u32>,
+    /// Where new logins are sent instead.
+    pub redirect: Option<Redirect>,
+}
+
+/// The target is elsewhere (RFC 7143 11.13.5, classes 0101 and 0102).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// There.
+    pub address: SocketAddr,
+    /// For good, not just for now.
+    pub permanent: bool,
 }
 
 impl<D> Target<D> {
@@ -192,6 +209,7 @@ impl<D> Directory for View<'_, D> {
             portal_group_tag: 1,
             alias: None,
             digests_required: DigestsRequired::default(),
+            terms: Terms::default(),
         })
     }
 
@@ -203,11 +221,16 @@ impl<D> Directory for View<'_, D> {
         if !target.allow.admits(initiator, self.peer.ip()) {
             return Answer::Forbidden;
         }
+        // Only those who may come in learn where to.
+        if let Some(Redirect { address, permanent }) = &target.redirect {
+            return Answer::Redirect { address: address.to_string(), permanent: *permanent };
+        }
         Answer::Granted(Grant {
             authentication: target.chap.clone(),
             portal_group_tag: group.tag,
             alias: target.alias.clone(),
             digests_required: target.digests_required,
+            terms: target.terms,
         })
     }
 }
@@ -265,6 +288,9 @@ mod tests {
             chap: None,
             sessions_max: 1,
             digests_required: Default::default(),
+            terms: Default::default(),
+            commands_max: None,
+            redirect: None,
         };
         let local = "192.0.2.7:3260".parse().unwrap();
         let expected = vec![(local, 3), ("10.0.0.1:3261".parse().unwrap(), 3)];
@@ -282,6 +308,9 @@ mod tests {
             chap: None,
             sessions_max: 1,
             digests_required: Default::default(),
+            terms: Default::default(),
+            commands_max: None,
+            redirect: None,
         };
         let targets = Targets::new([target], None);
         let peer = "10.0.0.9:1000".parse().unwrap();
@@ -292,5 +321,35 @@ mod tests {
         };
         assert!(matches!(ask("10.0.0.1:3260"), Answer::Granted(_)));
         assert!(matches!(ask("10.0.0.2:3260"), Answer::NotFound));
+    }
+
+    #[test]
+    fn only_those_who_may_come_in_learn_where_the_target_went() {
+        let address = "[fd00::7]:3260".parse().unwrap();
+        let target: Target<()> = Target {
+            name: name("iqn.2026-11.org.example:a"),
+            alias: None,
+            luns: BTreeMap::new(),
+            groups: vec![PortalGroup { tag: 1, portals: vec!["10.0.0.1:3260".parse().unwrap()] }],
+            allow: Allow { addresses: vec![prefix("10.0.0.0", 24)], ..Allow::default() },
+            chap: None,
+            sessions_max: 1,
+            digests_required: Default::default(),
+            terms: Default::default(),
+            commands_max: None,
+            redirect: Some(Redirect { address, permanent: true }),
+        };
+        let targets = Targets::new([target], None);
+        let ask = |peer: &str| {
+            let local = "10.0.0.1:3260".parse().unwrap();
+            let view = View { targets: &targets, peer: peer.parse().unwrap(), local };
+            let own = name("iqn.2026-11.org.example:node");
+            view.target(&name("iqn.2026-11.org.example:a"), &own)
+        };
+        let Answer::Redirect { address, permanent: true } = ask("10.0.0.9:1000") else {
+            panic!("it is elsewhere");
+        };
+        assert_eq!(address, "[fd00::7]:3260");
+        assert!(matches!(ask("10.0.1.9:1000"), Answer::Forbidden));
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use corbel_proto::iscsi::chap::{Algorithm, Credentials, Policy, Secret};
-use corbel_proto::iscsi::login::directory::DigestsRequired;
+use corbel_proto::iscsi::login::directory::{DigestsRequired, Terms};
 use corbel_proto::iscsi::name::Name;
 
 use super::StartError;
 use super::state;
 use super::volumes::Volumes;
 use crate::config::{self, Config, DigestChoice, InitiatorPattern};
-use crate::iscsi::model::{Allow, PortalGroup, Prefix, Target, Targets};
+use crate::iscsi::model::{Allow, PortalGroup, Prefix, Redirect, Target, Targets};
 use crate::scsi::LogicalUnit;
 use crate::volume::Volume;
 
@@ -90,11 +90,16 @@ impl LogicalUnits {
             groups: groups(target),
             allow: allow(target),
             chap,
-            sessions_max: u32::from(config.daemon.limits.sessions),
+            sessions_max: u32::from(target.sessions.unwrap_or(config.daemon.limits.sessions)),
             digests_required: DigestsRequired {
                 header: target.header_digest == DigestChoice::Require,
                 data: target.data_digest == DigestChoice::Require,
             },
+            terms: Terms::default(),
+            commands_max: target.commands.map(u32::from),
+            redirect: target
+                .redirect
+                .map(|config::Redirect { address, permanent }| Redirect { address, permanent }),
         })
     }
 }

@@ -376,6 +376,9 @@ fn target(index: usize, unit: LogicalUnit, portals: Vec<SocketAddr>) -> Target<L
         chap: None,
         sessions_max: 64,
         digests_required: Default::default(),
+        terms: Default::default(),
+        commands_max: None,
+        redirect: None,
     }
 }
 

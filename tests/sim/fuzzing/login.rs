@@ -88,6 +88,7 @@ impl House {
             portal_group_tag: 1,
             alias,
             digests_required: Default::default(),
+            terms: Default::default(),
         })
     }
 }

@@ -44,6 +44,24 @@ pub struct Grant {
     pub alias: Option<String>,
     /// Digests without which there is no session.
     pub digests_required: DigestsRequired,
+    /// What may be agreed beyond the plainest session.
+    pub terms: Terms,
+}
+
+/// What a target lets an initiator ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// MaxConnections.
+    pub connections_max: u16,
+    /// ErrorRecoveryLevel.
+    pub recovery_level_max: u8,
+}
+
+impl Default for Terms {
+    /// One connection, no recovery within a session.
+    fn default() -> Self {
+        Self { connections_max: 1, recovery_level_max: 0 }
+    }
 }
 
 /// Digests that a target insists on.

@@ -45,6 +45,7 @@ impl House {
             portal_group_tag: 1,
             alias: None,
             digests_required: Default::default(),
+            terms: Default::default(),
         })
     }
 }

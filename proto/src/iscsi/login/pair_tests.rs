@@ -43,6 +43,7 @@ fn granted(authentication: Option<Policy>) -> Access {
         portal_group_tag: 7,
         alias: Some("md3".into()),
         digests_required: Default::default(),
+        terms: Default::default(),
     })
 }
 

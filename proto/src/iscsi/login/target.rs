@@ -341,6 +341,8 @@ impl Peer {
             }
         }
         let mut terms = limits.clone();
+        terms.connections_max = grant.terms.connections_max;
+        terms.recovery_level_max = grant.terms.recovery_level_max;
         let required = grant.digests_required;
         for (required, digests) in
             [(required.header, &mut terms.header_digests), (required.data, &mut terms.data_digests)]

@@ -22,6 +22,7 @@ impl Directory for House {
             portal_group_tag: 1,
             alias: None,
             digests_required: DigestsRequired::default(),
+            terms: Default::default(),
         })
     }
 
@@ -32,6 +33,7 @@ impl Directory for House {
                 portal_group_tag: 1,
                 alias: Some("md3".into()),
                 digests_required: DigestsRequired::default(),
+                terms: Default::default(),
             }),
             "iqn.2026-11.org.example:locked" => Access::Forbidden,
             "iqn.2026-11.org.example:gone" => Access::Removed,

@@ -63,4 +63,7 @@ pub enum TaskFault {
     /// Write data against the rules: ABORTED COMMAND, 0Ch/0Dh "write error, not enough unsolicited
     /// data".
     Data,
+    /// It would read and write at once, which no command does that a unit of ours knows: ILLEGAL
+    /// REQUEST, 20h/00h "invalid command operation code".
+    Bidirectional,
 }

@@ -296,20 +296,23 @@ impl<B: Buffer> Connection<B> {
             return Err(violation("unsolicited data was not agreed"));
         }
         let more = command.write && !command.is_final;
+        let back = ahs.read_bytes.unwrap_or(0);
+        let both = command.read && command.write && (command.edtl > 0 || back > 0);
         let mut task = Task {
             lun: command.lun,
             immediate: command.immediate,
             edtl: command.edtl,
-            read: command.read,
+            read: command.read && !both,
             write: command.write,
+            bidirectional: both.then_some(back),
             delivered: false,
-            fault: None,
+            fault: both.then_some(TaskFault::Bidirectional),
             transfer: None,
             r2ts: 0,
             answered: false,
         };
         let mut sink = Sink::Discard;
-        if len > 0 || more {
+        if !both && (len > 0 || more) {
             let (first, in_order) =
                 (self.agreed.first_burst_bytes_max, self.agreed.data_pdu_in_order);
             let mut transfer = Transfer::new(command.edtl, len, more, first, in_order);

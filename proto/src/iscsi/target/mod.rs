@@ -347,6 +347,11 @@ impl<B: Buffer> Connection<B> {
         }
     }
 
+    /// Another number of commands than configured may be outstanding. Before the login completes.
+    pub fn set_window(&mut self, commands: u32) {
+        self.config.window = commands.max(1);
+    }
+
     /// The login is complete: call it right after the last [`Self::login_response`].
     pub fn enter_full_feature(&mut self, agreed: &Negotiated, now: Instant) {
         if self.phase != Phase::Login {

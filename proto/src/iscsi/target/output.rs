@@ -39,6 +39,7 @@ pub(super) struct Job<B> {
     pub(super) itt: u32,
     response: Response<B>,
     residual: Residual,
+    bidirectional: Residual,
     /// Data bytes to send in all, and sent.
     bytes: u32,
     sent: u32,
@@ -61,7 +62,23 @@ impl<B: Buffer> Job<B> {
         let bytes = if reads { response.data.bytes().min(u64::from(expected)) } else { 0 };
         let bytes = u32::try_from(bytes).expect("at most the expected length");
         let residual = Residual::between(expected, response.wanted);
-        Self { itt, response, residual, bytes, sent: 0, data_sn: 0, r2ts, piece: 0, piece_at: 0 }
+        Self {
+            itt,
+            response,
+            residual,
+            bidirectional: Residual::None,
+            bytes,
+            sent: 0,
+            data_sn: 0,
+            r2ts,
+            piece: 0,
+            piece_at: 0,
+        }
+    }
+
+    /// What is missing of the data to be read by a command that would write too.
+    pub(super) fn with_bidirectional(self, bidirectional: Residual) -> Self {
+        Self { bidirectional, ..self }
     }
 
     /// The next at most `max` bytes, in one piece.
@@ -200,7 +217,7 @@ impl<B: Buffer> Connection<B> {
             snack_tag: 0,
             numbers: Numbers::default(),
             exp_data_sn: job.data_sn + job.r2ts,
-            bidirectional_residual: Residual::None,
+            bidirectional_residual: job.bidirectional,
             residual: job.residual,
         }
         .emit();

@@ -5,9 +5,9 @@ use super::{
     Connection, DataIn, Event, IMMEDIATE_MAX, OPEN_BURSTS_MAX, Phase, Response, TaskFault,
 };
 use crate::iscsi::bhs::{Lun, Opcode, TAG_NONE};
-use crate::iscsi::pdu::Numbers;
 use crate::iscsi::pdu::r2t::R2t;
 use crate::iscsi::pdu::task::{Function, TaskOutcome, TaskRequest};
+use crate::iscsi::pdu::{Numbers, Residual};
 use crate::iscsi::sequence;
 use crate::iscsi::transfer::Transfer;
 use crate::memory::{Arena, Buffer};
@@ -20,6 +20,8 @@ pub(super) struct Task<B> {
     pub(super) edtl: u32,
     pub(super) read: bool,
     pub(super) write: bool,
+    /// Expected Bidirectional Read Data Length, of a command that would read and write.
+    pub(super) bidirectional: Option<u32>,
     /// The server has it. Until then a fault travels with the command.
     pub(super) delivered: bool,
     pub(super) fault: Option<TaskFault>,
@@ -129,7 +131,8 @@ impl<B: Buffer> Connection<B> {
             response.data = DataIn::None;
         }
         let expected = if task.read || task.write { task.edtl } else { 0 };
-        let job = Job::new(itt, response, expected, task.read, task.r2ts);
+        let back = task.bidirectional.map_or(Residual::None, |bytes| Residual::between(bytes, 0));
+        let job = Job::new(itt, response, expected, task.read, task.r2ts).with_bidirectional(back);
         self.starved.retain(|&waiting| waiting != itt);
         self.jobs.push_back(job);
         true

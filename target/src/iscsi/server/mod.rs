@@ -75,7 +75,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             wire: Wire::default(),
-            limits: Limits::default(),
+            limits: Limits {
+                // Nothing here needs order: an initiator that does not either may do without.
+                data_pdu_in_order: false,
+                data_sequence_in_order: false,
+                ..Limits::default()
+            },
             connections_max: 4096,
             half_open_max: 128,
         }

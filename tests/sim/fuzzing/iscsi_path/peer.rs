@@ -41,6 +41,7 @@ fn access(how: u8) -> Access {
             portal_group_tag: 1 + u16::from(how >> 6),
             alias: None,
             digests_required: Default::default(),
+            terms: Default::default(),
         }),
     }
 }

@@ -302,6 +302,9 @@ fn targets(unit: &Arc<LogicalUnit>, mask: u8) -> Arc<Targets<LogicalUnit>> {
         chap: None,
         sessions_max: 8,
         digests_required: DigestsRequired::default(),
+        terms: Default::default(),
+        commands_max: None,
+        redirect: None,
     };
     Arc::new(Targets::new((mask & 1 == 1).then_some(target), None))
 }

@@ -106,6 +106,7 @@ pub(super) fn granted() -> Access {
         portal_group_tag: 1,
         alias: None,
         digests_required: Default::default(),
+        terms: Default::default(),
     })
 }
 

@@ -371,3 +371,110 @@ proptest! {
         }
     }
 }
+
+/// A command of these flags and additional headers, in its turn.
+fn extended(talk: &mut Talk, read: bool, write: bool, edtl: u32, ahs: &[u8]) {
+    let command = ScsiCommand {
+        immediate: false,
+        is_final: true,
+        read,
+        write,
+        attribute: Attribute::Simple,
+        lun: Lun::new(0),
+        itt: 1,
+        edtl,
+        cmd_sn: talk.cmd_sn,
+        exp_stat_sn: 0,
+        cdb: [0x7f; 16],
+    };
+    talk.cmd_sn += 1;
+    let mut bytes = command.emit().with_ahs_bytes(ahs.len()).0.to_vec();
+    bytes.extend(ahs);
+    talk.conn.handle_bytes(&bytes, &mut talk.arena, talk.now);
+}
+
+#[test]
+fn a_cdb_longer_than_16_bytes_comes_whole() {
+    use crate::iscsi::ahs::Ahs;
+    let mut talk = Talk::logged_in(&terms());
+    let tail: Vec<u8> = (16..32).collect();
+    let ahs = Ahs { cdb_tail: &tail, read_bytes: None }.emit();
+    extended(&mut talk, true, false, 512, &ahs);
+    let command = talk.expect_command();
+    assert_eq!((command.cdb.len(), &command.cdb[16..]), (32, &tail[..]));
+    assert_eq!(command.fault, None);
+}
+
+#[test]
+fn additional_headers_that_overrun_are_rejected_and_the_stream_goes_on() {
+    let mut talk = Talk::logged_in(&terms());
+    extended(&mut talk, true, false, 512, &[0, 200, 1, 0]);
+    assert_eq!(Reject::parse(&talk.one().0).reason, Some(RejectReason::InvalidPduField));
+    talk.command(2, 0, None);
+    assert_eq!(talk.expect_command().itt, 2);
+}
+
+/// RFC 7143 11.4.5: nothing of either direction was moved, and the response says so of both.
+#[test]
+fn a_command_that_would_read_and_write_is_answered_with_both_residuals() {
+    use crate::iscsi::ahs::Ahs;
+    let mut talk = Talk::logged_in(&terms());
+    let ahs = Ahs { cdb_tail: &[], read_bytes: Some(4096) }.emit();
+    extended(&mut talk, true, true, 512, &ahs);
+    assert_eq!(talk.expect_command().fault, Some(TaskFault::Bidirectional));
+    let sense = SmallVec::from_slice(&[0x70, 0, 5]);
+    talk.conn.respond(1, Response { status: 2, sense, ..good() });
+    let response = ScsiResponse::parse(&talk.one().0).unwrap();
+    assert_eq!(response.residual, Residual::Underflow(512));
+    assert_eq!(response.bidirectional_residual, Residual::Underflow(4096));
+}
+
+/// Four R2Ts at most are open, whatever more the initiator would take, and their data may come in
+/// any order of R2Ts.
+#[test]
+fn several_r2ts_are_open_at_a_time() {
+    for (agreed, open) in [(1, 1), (2, 2), (4, 4), (100, 4)] {
+        let terms = Negotiated { outstanding_r2t_max: agreed, burst_bytes_max: 1024, ..terms() };
+        let mut talk = Talk::logged_in(&terms);
+        talk.command(1, 8192, Some((&[], false)));
+        talk.expect_command();
+        talk.conn.begin_data_out(1, 8192, &mut talk.arena);
+        let mut r2ts: Vec<_> = talk.heard().iter().map(|(bhs, _)| R2t::parse(bhs)).collect();
+        assert_eq!(r2ts.len(), open);
+        let (mut done, mut sn) = (0, 0);
+        while let Some(r2t) = r2ts.pop() {
+            sn = sn.max(r2t.r2t_sn);
+            let bytes = vec![u8::try_from(r2t.offset / 1024).unwrap(); 1024];
+            talk.data_out(1, r2t.ttt, 0, r2t.offset, &bytes, true);
+            r2ts.extend(talk.heard().iter().map(|(bhs, _)| R2t::parse(bhs)));
+            assert!(r2ts.len() <= open);
+            done += 1;
+        }
+        assert_eq!((done, sn), (8, 7));
+        let bytes = talk.gathered();
+        assert!((0..8u8).all(|at| bytes[usize::from(at) * 1024] == at));
+    }
+}
+
+#[test]
+fn data_pdus_come_in_any_order_where_that_was_agreed() {
+    let any = Negotiated { data_pdu_in_order: false, data_sequence_in_order: false, ..terms() };
+    let mut talk = Talk::logged_in(&any);
+    talk.command(1, 2048, Some((&[], false)));
+    talk.expect_command();
+    talk.conn.begin_data_out(1, 2048, &mut talk.arena);
+    let ttt = R2t::parse(&talk.one().0).ttt;
+    talk.data_out(1, ttt, 0, 1024, &[2; 1024], false);
+    assert!(talk.conn.poll().is_none());
+    talk.data_out(1, ttt, 1, 0, &[1; 1024], true);
+    let bytes = talk.gathered();
+    assert_eq!((bytes[0], bytes[1024]), (1, 2));
+    // Without the agreement the same is refused.
+    let mut talk = Talk::logged_in(&terms());
+    talk.command(1, 2048, Some((&[], false)));
+    talk.expect_command();
+    talk.conn.begin_data_out(1, 2048, &mut talk.arena);
+    let ttt = R2t::parse(&talk.one().0).ttt;
+    talk.data_out(1, ttt, 0, 1024, &[2; 1024], false);
+    assert!(matches!(talk.conn.poll(), Some(Event::DataFailed { fault: TaskFault::Data, .. })));
+}

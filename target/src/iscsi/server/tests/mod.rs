@@ -96,6 +96,9 @@ fn targets(allow: Allow) -> Arc<Targets<Disk>> {
         chap: None,
         sessions_max: 8,
         digests_required: Default::default(),
+        terms: Default::default(),
+        commands_max: None,
+        redirect: None,
     };
     Arc::new(Targets::new([target], None))
 }
