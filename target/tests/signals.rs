@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use corbel_target::admin::{Daemon, Plan, Request, Response, Source, Status, ask, run};
+use corbel_target::admin::{
+    AccessOrder, Daemon, Plan, Request, Response, Source, Status, ask, run,
+};
 use corbel_target::config::{Config, load};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -29,6 +31,10 @@ impl Daemon for Fake {
 
     fn apply(&self, config: &Config) -> Result<Vec<String>, String> {
         Ok(vec![format!("{} exports now", config.exports.len())])
+    }
+
+    fn set_access(&self, _: &AccessOrder) -> Result<Vec<String>, String> {
+        Err("nothing is served".to_owned())
     }
 
     fn stop(&self) {

@@ -1,4 +1,7 @@
-//! REPORT TARGET PORT GROUPS data (SPC-4 6.37): which way to a unit is good for what.
+//! Asymmetric access (SPC-4 5.15): which way to a unit is good for what. REPORT TARGET PORT GROUPS
+//! data (6.37) and the list of SET TARGET PORT GROUPS (6.44).
+
+use super::sense::Sense;
 
 /// Asymmetric access state of a target port group (SPC-4 table 311).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,31 @@ impl AccessState {
             _ => return None,
         })
     }
+
+    /// What operators call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Optimized => "optimized",
+            Self::NonOptimized => "non-optimized",
+            Self::Standby => "standby",
+            Self::Unavailable => "unavailable",
+            Self::BlockDependent => "block-dependent",
+            Self::Offline => "offline",
+            Self::Transitioning => "transitioning",
+        }
+    }
+}
+
+/// Why a group is in its state (STATUS CODE, SPC-4 table 313).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cause {
+    /// It always was.
+    #[default]
+    None = 0,
+    /// SET TARGET PORT GROUPS.
+    Explicit,
+    /// The target.
+    Implicit,
 }
 
 /// One target port group.
@@ -46,22 +74,63 @@ pub struct PortGroup {
     pub preferred: bool,
 }
 
-/// The data (SPC-4 6.37): `groups` with their relative target ports, all active/optimized for ever;
-/// with the longer header if `extended`.
-pub fn emit_optimized(groups: &[(u16, Vec<u16>)], extended: bool) -> Vec<u8> {
-    // FORMAT TYPE 001b; no transition takes any time.
+/// A target port group, as a target tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report<'a> {
+    /// Number, state and preference.
+    pub group: PortGroup,
+    /// Why it is in this state.
+    pub cause: Cause,
+    /// Relative identifiers of its target ports; at most 255 are told.
+    pub ports: &'a [u16],
+}
+
+/// The states that a unit can be told to be in: all but offline and block dependent, and
+/// transitioning as a state of its own.
+const SUPPORTED: u8 = 0x8f;
+
+/// The data (SPC-4 6.37), with the longer header if `extended`: no transition takes any time.
+pub fn emit(reports: &[Report<'_>], extended: bool) -> Vec<u8> {
+    // FORMAT TYPE 001b; IMPLICIT TRANSITION TIME is not told.
     let mut body = if extended { vec![0x10, 0, 0, 0] } else { Vec::new() };
-    for (group, ports) in groups {
-        // The state, and that it is the only one supported; no status code.
-        body.extend_from_slice(&[AccessState::Optimized as u8, 0x01]);
-        body.extend_from_slice(&group.to_be_bytes());
-        body.extend_from_slice(&[0, 0, 0, u8::try_from(ports.len()).unwrap_or(u8::MAX)]);
+    for Report { group, cause, ports } in reports {
+        body.push(u8::from(group.preferred) << 7 | group.state as u8);
+        body.push(SUPPORTED);
+        body.extend_from_slice(&group.group.to_be_bytes());
+        let count = u8::try_from(ports.len()).unwrap_or(u8::MAX);
+        body.extend_from_slice(&[0, *cause as u8, 0, count]);
         for port in ports.iter().take(usize::from(u8::MAX)) {
             body.extend_from_slice(&u32::from(*port).to_be_bytes());
         }
     }
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
     [&len.to_be_bytes()[..], &body].concat()
+}
+
+/// Reads the list of SET TARGET PORT GROUPS (SPC-4 6.44): groups and the states they shall have.
+///
+/// # Errors
+/// INVALID FIELD IN PARAMETER LIST for a descriptor that is cut off, and for a state that cannot be
+/// set.
+pub fn parse_set(list: &[u8]) -> Result<Vec<(u16, AccessState)>, Sense> {
+    let descriptors = list.get(4..).unwrap_or_default();
+    let mut orders = Vec::with_capacity(descriptors.len() / 4);
+    for (index, descriptor) in descriptors.chunks(4).enumerate() {
+        let at = u16::try_from(4 + 4 * index).unwrap_or(u16::MAX);
+        let &[state, _, high, low] = descriptor else {
+            return Err(Sense::invalid_parameter(at, None));
+        };
+        let state = match AccessState::from_code(state) {
+            // Offline and block dependent are not supported; transitioning cannot be asked for.
+            Some(
+                AccessState::BlockDependent | AccessState::Offline | AccessState::Transitioning,
+            )
+            | None => return Err(Sense::invalid_parameter(at, Some(3))),
+            Some(state) => state,
+        };
+        orders.push((u16::from_be_bytes([high, low]), state));
+    }
+    Ok(orders)
 }
 
 /// Reads the data in either format, as far as it is whole; groups in a reserved state are left out.
@@ -120,18 +189,37 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn what_is_emitted_is_laid_out_as_the_standard_says_and_reads_back() {
-        let groups = [(1, vec![1]), (2, vec![2, 3])];
-        assert_eq!(emit_optimized(&groups, false), [
+        let first = PortGroup { group: 1, state: AccessState::Optimized, preferred: true };
+        let second = PortGroup { group: 2, state: AccessState::Standby, preferred: false };
+        let reports = [
+            Report { group: first, cause: Cause::None, ports: &[1] },
+            Report { group: second, cause: Cause::Implicit, ports: &[2, 3] },
+        ];
+        assert_eq!(emit(&reports, false), [
             0, 0, 0, 28,
-            0x00, 0x01, 0, 1, 0, 0, 0, 1,   // optimized; AO_SUP; group 1; one port
+            0x80, 0x8f, 0, 1, 0, 0, 0, 1,   // PREF, optimized; T, U, S, AN, AO; group 1; one port
             0, 0, 0, 1,
-            0x00, 0x01, 0, 2, 0, 0, 0, 2,
+            0x02, 0x8f, 0, 2, 0, 2, 0, 2,   // standby; altered implicitly
             0, 0, 0, 2, 0, 0, 0, 3,
         ]);
         for extended in [false, true] {
-            let read: Vec<u16> =
-                parse(&emit_optimized(&groups, extended)).iter().map(|g| g.group).collect();
-            assert_eq!(read, [1, 2]);
+            assert_eq!(parse(&emit(&reports, extended)), [first, second]);
+        }
+        assert_eq!(emit(&reports, true)[..8], [0, 0, 0, 32, 0x10, 0, 0, 0]);
+    }
+
+    #[test]
+    fn states_that_cannot_be_set_and_cut_descriptors_are_pointed_at() {
+        let list = |descriptors: &[u8]| parse_set(&[&[0; 4], descriptors].concat());
+        assert_eq!(parse_set(&[]), Ok(vec![]));
+        let orders = list(&[0, 0, 0, 1, 2, 0, 1, 0]).unwrap();
+        assert_eq!(orders, [(1, AccessState::Optimized), (256, AccessState::Standby)]);
+        for state in [0x4, 0x5, 0xd, 0xe, 0xf] {
+            let refused = list(&[0, 0, 0, 1, state, 0, 0, 2]);
+            assert_eq!(refused, Err(Sense::invalid_parameter(8, Some(3))));
+        }
+        for cut in 1..4 {
+            assert_eq!(list(&[0, 0, 0][..cut]), Err(Sense::invalid_parameter(4, None)));
         }
     }
 

@@ -184,6 +184,10 @@ pub enum Command {
         /// ALLOCATION LENGTH.
         allocation: u32,
     },
+    SetPortGroups {
+        /// PARAMETER LIST LENGTH.
+        len: u32,
+    },
     LogSense(LogSense),
     ReadCapacity10,
     ReadCapacity16 {
@@ -424,14 +428,8 @@ impl Cdb {
                 pointer: self.u16(5),
                 allocation: self.u16(7),
             }),
-            0xa3 if self.0[1] & 0x1f == REPORT_PORT_GROUPS => Command::ReportPortGroups {
-                extended: self.port_groups_format()?,
-                allocation: self.u32(6),
-            },
-            0xa3 if self.0[1] & 0x1f == REPORT_TASK_MANAGEMENT => {
-                Command::ReportTaskManagement { extended: self.bit(2, 7), allocation: self.u32(6) }
-            }
-            0xa3 => Command::ReportOpcodes(self.report_opcodes()),
+            0xa3 => self.maintenance_in()?,
+            0xa4 => Command::SetPortGroups { len: self.u32(6) },
             _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
         })
     }
@@ -443,6 +441,19 @@ impl Cdb {
             (false, _) => return Err(Sense::invalid_cdb(2, None)),
         };
         Ok(Command::Inquiry { page, allocation: self.u16(3) })
+    }
+
+    fn maintenance_in(&self) -> Result<Command, Sense> {
+        let allocation = self.u32(6);
+        Ok(match self.0[1] & 0x1f {
+            REPORT_PORT_GROUPS => {
+                Command::ReportPortGroups { extended: self.port_groups_format()?, allocation }
+            }
+            REPORT_TASK_MANAGEMENT => {
+                Command::ReportTaskManagement { extended: self.bit(2, 7), allocation }
+            }
+            _ => Command::ReportOpcodes(self.report_opcodes()),
+        })
     }
 
     fn mode_sense(&self) -> ModeSense {

@@ -29,14 +29,16 @@ pub struct Inquiry<'a> {
     pub product: &'a str,
     /// PRODUCT REVISION LEVEL, 4 characters.
     pub revision: &'a str,
+    /// Initiators, too, may say how good each way to it is.
+    pub explicit_access: bool,
 }
 
 impl Inquiry<'_> {
     /// Length of the data.
     pub const LEN: usize = 74;
 
-    /// The bytes: SPC-4, HiSup, CmdQue, no protection. TPGS 01b: REPORT TARGET PORT GROUPS tells
-    /// how good each way is, and nobody can set it.
+    /// The bytes: SPC-4, HiSup, CmdQue, no protection. TPGS 01b or 11b: REPORT TARGET PORT
+    /// GROUPS tells how good each way is; the target sets it, and perhaps initiators too.
     pub fn emit(&self) -> Vec<u8> {
         let mut out = vec![0; Self::LEN];
         out[0] = self.peripheral;
@@ -44,7 +46,7 @@ impl Inquiry<'_> {
         out[2] = 0x06; // VERSION: SPC-4
         out[3] = 0x12; // HISUP, RESPONSE DATA FORMAT 2
         out[4] = u8::try_from(Self::LEN - 5).expect("LEN is below 256"); // ADDITIONAL LENGTH
-        out[5] = 0x10; // TPGS: implicit
+        out[5] = if self.explicit_access { 0x30 } else { 0x10 }; // TPGS
         out[7] = 0x02; // CMDQUE
         out[8..16].copy_from_slice(&ascii_field::<8>(self.vendor));
         out[16..32].copy_from_slice(&ascii_field::<16>(self.product));
@@ -96,6 +98,7 @@ mod tests {
         vendor: "CORBEL",
         product: "VOLUME",
         revision: "0001",
+        explicit_access: false,
     };
 
     #[test]
@@ -114,5 +117,11 @@ mod tests {
         assert_eq!(bytes[3] & 0x0f, 2);
         assert_eq!(bytes[3] & 0x20, 0); // NORMACA: no ACA
         assert_eq!(bytes[7] & 0x02, 2);
+    }
+
+    #[test]
+    fn tpgs_says_who_may_set_access_states() {
+        assert_eq!(DISK_DATA.emit()[5], 0x10);
+        assert_eq!(Inquiry { explicit_access: true, ..DISK_DATA }.emit()[5], 0x30);
     }
 }

@@ -150,6 +150,8 @@ pub const OPCODES: &[Opcode] = {
             &[0xa3, 0x1f, 0x87, F, F, F, F, F, F, F, 0, 0]),
         action("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", 0x0d, Inspect,
             &[0xa3, 0x1f, 0x80, 0, 0, 0, F, F, F, F, 0, 0]),
+        action("SET TARGET PORT GROUPS", 0x0a, Configure,
+            &[0xa4, 0x1f, 0, 0, 0, 0, F, F, F, F, 0, 0]),
         op("READ(12)", Read, &[0xa8, 0xf8, F, F, F, F, F, F, F, F, 0, 0]),
         op("WRITE(12)", Write, &[0xaa, 0xf8, F, F, F, F, F, F, F, F, 0, 0]),
         op("WRITE AND VERIFY(12)", Write, &[0xae, 0xf2, F, F, F, F, F, F, F, F, 0, 0]),

@@ -9,7 +9,7 @@ use corbel_daemon::orders::{Orders, Reloads};
 use corbel_daemon::service::Service;
 use tokio::time::timeout;
 
-use super::protocol::{ErrorKind, Line, Request, Response};
+use super::protocol::{AccessOrder, ErrorKind, Line, Request, Response};
 use super::run::Source;
 use super::{Daemon, Status, metrics};
 use crate::config::{Config, load};
@@ -40,6 +40,23 @@ impl Control {
     }
 }
 
+impl Control {
+    async fn set_access(&self, order: AccessOrder) -> Response {
+        let daemon = self.daemon.clone();
+        let done = tokio::task::spawn_blocking(move || daemon.set_access(&order)).await;
+        match done.unwrap_or_else(|_| Err("the change broke off".to_owned())) {
+            Ok(changes) => {
+                changes.iter().for_each(|change| tracing::info!("set: {change}"));
+                Response::Changed { changes }
+            }
+            Err(message) => {
+                tracing::error!("not set: {message}");
+                Response::failed(message)
+            }
+        }
+    }
+}
+
 impl Service for Control {
     type Request = Line;
 
@@ -53,6 +70,7 @@ impl Service for Control {
                 let reloaded = self.orders.reloaded().await;
                 reloaded.unwrap_or_else(|| Response::failed("the daemon is ending"))
             }
+            Request::Access(order) => self.set_access(order).await,
             Request::Stop => {
                 self.orders.stop();
                 Response::Stopped
@@ -93,7 +111,7 @@ async fn reload_each(daemon: Arc<dyn Daemon>, source: Source, mut reloads: Reloa
             Response::Reloaded { changes } => {
                 changes.iter().for_each(|change| tracing::info!("reloaded: {change}"));
             }
-            Response::Status { .. } | Response::Stopped => {}
+            Response::Status { .. } | Response::Changed { .. } | Response::Stopped => {}
         }
         order.over(response);
     }

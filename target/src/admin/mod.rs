@@ -26,7 +26,7 @@ mod text;
 
 use crate::config::Config;
 
-pub use protocol::{AskError, ErrorKind, Request, Response, ask};
+pub use protocol::{AccessOrder, AskError, ErrorKind, Request, Response, ask};
 pub use run::{Plan, RunError, Source, run};
 pub use status::Status;
 pub use text::{endpoint_lines, render};
@@ -42,6 +42,12 @@ pub trait Daemon: Send + Sync {
     /// # Errors
     /// What cannot be served, and what would be right. The old configuration stays in force.
     fn apply(&self, config: &Config) -> Result<Vec<String>, String>;
+
+    /// Gives a port group another state; gives what changed, in words, an entry a line.
+    ///
+    /// # Errors
+    /// What could not be done.
+    fn set_access(&self, order: &AccessOrder) -> Result<Vec<String>, String>;
 
     /// Begins to end: finishes what is in flight, tells initiators. Returns at once.
     fn stop(&self);

@@ -9,6 +9,7 @@ use corbel_daemon::{ask, request};
 use serde::{Deserialize, Serialize};
 
 use super::Status;
+use crate::config::{ACCESS_STATES, AccessState};
 
 /// A request's longest line in bytes, newline included.
 const REQUEST_BYTES_MAX: usize = 4096;
@@ -40,15 +41,47 @@ impl request::Request for Line {
 }
 
 /// What a client wants, as `{"command":"status"}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
     /// Say how things are.
     Status,
     /// Read the configuration again.
     Reload,
+    /// Give a port group another state: `{"command":{"access":{"exports":[],"group":2,"state":…}}}`
+    Access(AccessOrder),
     /// Finish what is in flight and end.
     Stop,
+}
+
+/// How good a portal group is to be as a way to some devices (SPC-4 5.15).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessOrder {
+    /// Exports by name; none is all that have a portal in the group.
+    pub exports: Vec<String>,
+    /// Portal group tag.
+    pub group: u16,
+    /// One of [`ACCESS_STATES`], by its name.
+    #[serde(with = "state")]
+    pub state: AccessState,
+}
+
+mod state {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{ACCESS_STATES, AccessState};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(state: &AccessState, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(state.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<AccessState, D::Error> {
+        let name = String::deserialize(from)?;
+        let known = ACCESS_STATES.into_iter().find(|(known, _)| *known == name);
+        known.map(|(_, state)| state).ok_or_else(|| D::Error::custom(format!("no state `{name}`")))
+    }
 }
 
 /// What it is answered, as `{"result":"status","status":{…}}`.
@@ -62,6 +95,11 @@ pub enum Response {
     },
     /// The new configuration is in force.
     Reloaded {
+        /// What is different, in words.
+        changes: Vec<String>,
+    },
+    /// It is done.
+    Changed {
         /// What is different, in words.
         changes: Vec<String>,
     },

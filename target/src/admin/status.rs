@@ -76,6 +76,9 @@ pub struct Export {
     pub write_cache: String,
     /// Where it is offered.
     pub endpoints: Vec<Endpoint>,
+    /// How good each iSCSI portal group is as a way to it.
+    #[serde(default)]
+    pub port_groups: Vec<PortGroup>,
     /// Reads that succeeded.
     pub reads: u64,
     /// Writes that succeeded.
@@ -103,6 +106,17 @@ pub struct Endpoint {
     /// Interfaces, or portals as `address:port`.
     #[serde(rename = "where")]
     pub places: Vec<String>,
+}
+
+/// An iSCSI portal group as a way to a device (SPC-4 5.15).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortGroup {
+    /// Portal group tag.
+    pub group: u16,
+    /// `optimized`, `non-optimized`, `standby`, `unavailable` or `transitioning`.
+    pub state: String,
+    /// Initiators should use it if they can.
+    pub preferred: bool,
 }
 
 /// A protocol.

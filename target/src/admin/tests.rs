@@ -43,6 +43,14 @@ impl Daemon for Fake {
         Ok(vec![format!("{} exports", config.exports.len())])
     }
 
+    fn set_access(&self, order: &AccessOrder) -> Result<Vec<String>, String> {
+        let AccessOrder { exports, group, state } = order;
+        match exports.is_empty() {
+            true => Ok(vec![format!("{group} {}", state.name())]),
+            false => Err(format!("no {}", exports.join(" "))),
+        }
+    }
+
     fn stop(&self) {
         self.state.lock().unwrap().stopped = true;
         self.changed.notify_all();
@@ -244,5 +252,19 @@ fn prometheus_is_answered() {
     let page = std::io::read_to_string(stream).unwrap();
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
     assert!(page.contains("corbel_flush_failures_total 0") && page.ends_with("# EOF\n"), "{page}");
+    world.stop();
+}
+
+#[test]
+fn a_state_of_a_port_group_is_set_over_the_socket() {
+    use crate::config::AccessState;
+    let world = World::start();
+    let order = |exports: &[&str]| {
+        let exports = exports.iter().map(|name| (*name).to_owned()).collect();
+        Request::Access(AccessOrder { exports, group: 2, state: AccessState::NonOptimized })
+    };
+    let done = Response::Changed { changes: vec!["2 non-optimized".into()] };
+    assert_eq!(world.ask(order(&[])), done);
+    assert_eq!(world.ask(order(&["x"])), Response::failed("no x"));
     world.stop();
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Status;
-use super::status::{AoePort, Endpoint, EndpointKind, Export, Session};
+use super::status::{AoePort, Endpoint, EndpointKind, Export, PortGroup, Session};
 
 /// The whole status.
 pub fn render(status: &Status) -> String {
@@ -11,6 +11,7 @@ pub fn render(status: &Status) -> String {
     head(&mut out, status);
     exports(&mut out, &status.exports);
     endpoints(&mut out, &status.exports);
+    port_groups(&mut out, &status.exports);
     ports(&mut out, &status.aoe_ports);
     sessions(&mut out, &status.sessions);
     out
@@ -116,6 +117,20 @@ fn endpoints(out: &mut String, exports: &[Export]) {
         for endpoint in &export.endpoints {
             let places = endpoint.places.join(" ");
             table.row([export.name.clone(), offered(endpoint), places]);
+        }
+    }
+    table.write(out);
+}
+
+/// Those that are not like any other.
+fn port_groups(out: &mut String, exports: &[Export]) {
+    let mut table = Table::new(&["EXPORT", "PORT GROUP>", "STATE", "PREFERRED"]);
+    for export in exports {
+        let odd = |group: &&PortGroup| group.preferred || group.state != "optimized";
+        for group in export.port_groups.iter().filter(odd) {
+            let preferred = if group.preferred { "yes" } else { "no" }.to_owned();
+            let (name, tag) = (export.name.clone(), group.group.to_string());
+            table.row([name, tag, group.state.clone(), preferred]);
         }
     }
     table.write(out);

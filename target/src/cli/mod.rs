@@ -12,8 +12,11 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use corbel_daemon::config::pick;
+
 use crate::config::{
-    AoeAddress, Backing, CONFIG_FILE, InterfaceName, IscsiName, LUN_MAX, Mac, Size, Wrong, portal,
+    ACCESS_STATES, AccessState, AoeAddress, Backing, CONFIG_FILE, InterfaceName, IscsiName,
+    LUN_MAX, Mac, Size, Wrong, portal,
 };
 
 pub use run::{Launch, run};
@@ -50,6 +53,9 @@ pub enum Command {
     },
     /// Make the running daemon read its configuration again
     Reload(SocketArgs),
+    /// Change something of the running daemon
+    #[command(subcommand)]
+    Set(Set),
     /// Finish what is in flight and end the running daemon
     Stop(SocketArgs),
     /// Take vblade's own command line
@@ -67,6 +73,32 @@ pub enum Command {
         /// An existing folder
         dir: PathBuf,
     },
+}
+
+/// What can be set while it runs.
+#[derive(Debug, Subcommand)]
+pub enum Set {
+    /// How good an iSCSI portal group is as a way to devices (ALUA); initiators are told
+    ///
+    /// It outlives a restart where there is a state folder, until the configuration says another
+    /// state than now.
+    Access {
+        /// Devices; all that the group leads to if none is named
+        exports: Vec<String>,
+        /// Portal group tag
+        #[arg(long, value_name = "TAG")]
+        group: NonZeroU16,
+        /// optimized, non-optimized, standby, unavailable or transitioning
+        #[arg(long, value_parser = access_state)]
+        state: AccessState,
+        /// Where the daemon is
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+}
+
+fn access_state(text: &str) -> Result<AccessState, Wrong> {
+    pick(text, &ACCESS_STATES)
 }
 
 /// What can be imported.

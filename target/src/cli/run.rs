@@ -8,8 +8,10 @@ use corbel_daemon::command::{Failure, count, exit_code, print, print_changes, te
 use corbel_daemon::limits::raise_limits;
 use corbel_daemon::log;
 
-use super::{Cli, Command, ExportArgs, Import, SocketArgs, VbladeArgs, completions, import, man};
-use crate::admin::{self, Daemon, ErrorKind, Plan, Request, Response, Source};
+use super::{
+    Cli, Command, ExportArgs, Import, Set, SocketArgs, VbladeArgs, completions, import, man,
+};
+use crate::admin::{self, AccessOrder, Daemon, ErrorKind, Plan, Request, Response, Source};
 use crate::config::{ADMIN_SOCKET, Backing, Config, load};
 
 /// Starts a target. `persist` keeps AoE config strings, masks and reservations in the state
@@ -43,6 +45,13 @@ fn dispatch(command: Command, launch: Launch) -> Result<(), Failure> {
         Command::Status { json, socket } => status(&socket, json),
         Command::Reload(socket) => {
             let Response::Reloaded { changes } = ask(&socket, Request::Reload)?.0 else {
+                return Err(Failure::strange_answer());
+            };
+            print_changes(&changes)
+        }
+        Command::Set(Set::Access { exports, group, state, socket }) => {
+            let order = AccessOrder { exports, group: group.get(), state };
+            let Response::Changed { changes } = ask(&socket, Request::Access(order))?.0 else {
                 return Err(Failure::strange_answer());
             };
             print_changes(&changes)

@@ -125,8 +125,33 @@ const LIST: &[Key] = &[
         "The name by which initiators know two paths as one disk. Give it where two heads \
          export one store under different paths.",
     ),
+    key(
+        "export",
+        "alua",
+        "\"implicit\" or \"explicit\"",
+        "\"implicit\"",
+        "Who says how good each way to it is: `port_groups` and `corbel-target set access` alone, \
+         or initiators too (SET TARGET PORT GROUPS).",
+    ),
+    key("export", "port_groups", "tables", "[]", "iSCSI portal groups that are not like others."),
     key("export", "aoe", "tables", "[]", "AoE addresses."),
     key("export", "iscsi", "tables", "[]", "iSCSI logical units."),
+    key("export.port_groups", "group", "1 to 65535", "required", "Portal group tag."),
+    key(
+        "export.port_groups",
+        "state",
+        "state",
+        "\"optimized\"",
+        "`optimized`, `non-optimized`, `standby`, `unavailable` or `transitioning`. One set later \
+         outlives a restart, until this says something else.",
+    ),
+    key(
+        "export.port_groups",
+        "preferred",
+        "true or false",
+        "false",
+        "Initiators should use it if they can.",
+    ),
     key("export.aoe", "shelf", "0 to 65534", "required", "Major address. Linux refuses 4095."),
     key("export.aoe", "slot", "0 to 254", "required", "Minor address."),
     key("export.aoe", "interfaces", "names", "required", "Network interfaces it answers on."),
@@ -169,7 +194,7 @@ const LIST: &[Key] = &[
         "Where it listens: `\"10.0.0.1:3260\"`, or a table with address and group. Give each \
          VLAN a group of its own.",
     ),
-    key("target", "portal_group_tag", "0 to 65535", "1", "Group of portals that name none."),
+    key("target", "portal_group_tag", "1 to 65535", "1", "Group of portals that name none."),
     key("target", "allow", "table", "everyone", "Who may log in."),
     key(
         "target",
@@ -229,7 +254,7 @@ const LIST: &[Key] = &[
         "For good: the initiator may remember it.",
     ),
     key("target.portals", "address", "address:port", "required", "Where it listens."),
-    key("target.portals", "group", "0 to 65535", "`portal_group_tag`", "Portal group tag."),
+    key("target.portals", "group", "1 to 65535", "`portal_group_tag`", "Portal group tag."),
     key(
         "target.allow",
         "initiators",

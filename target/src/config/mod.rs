@@ -11,6 +11,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use corbel_daemon::config::text;
 
 pub use corbel_daemon::config::{Problem, Problems, Secret, Wrong};
+pub use corbel_proto::scsi::alua::{AccessState, PortGroup};
 pub use diff::{Changes, Diff, diff};
 pub use keys::reference;
 pub use name::{AoeAddress, InitiatorPattern, InterfaceName, IscsiName, Mac};
@@ -40,6 +42,17 @@ pub struct Config {
     pub exports: Vec<Export>,
     /// iSCSI targets. Every one that an export names is here.
     pub targets: Vec<Target>,
+}
+
+impl Config {
+    /// Portal group tags that lead to an export.
+    pub fn port_groups(&self, export: &str) -> BTreeSet<u16> {
+        let export = self.exports.iter().find(|one| one.name == export);
+        let units = export.map_or(&[][..], |export| &export.iscsi);
+        let leads = |target: &&Target| units.iter().any(|unit| unit.target == target.name);
+        let targets = self.targets.iter().filter(leads);
+        targets.flat_map(|target| target.portals.iter().map(|portal| portal.group)).collect()
+    }
 }
 
 /// The process as a whole.
@@ -147,6 +160,25 @@ pub enum Direct {
     Require,
 }
 
+/// Who may say how good each way to a device is (SPC-4 5.15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Alua {
+    /// The operator.
+    #[default]
+    Implicit,
+    /// Initiators too.
+    Explicit,
+}
+
+/// The states that a port group can be given.
+pub const ACCESS_STATES: [(&str, AccessState); 5] = [
+    (AccessState::Optimized.name(), AccessState::Optimized),
+    (AccessState::NonOptimized.name(), AccessState::NonOptimized),
+    (AccessState::Standby.name(), AccessState::Standby),
+    (AccessState::Unavailable.name(), AccessState::Unavailable),
+    (AccessState::Transitioning.name(), AccessState::Transitioning),
+];
+
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
@@ -174,6 +206,10 @@ pub struct Export {
     pub serial: Option<String>,
     /// Instead of the NAA name made from the store's identity.
     pub naa: Option<u64>,
+    /// Who may say how good each way to it is.
+    pub alua: Alua,
+    /// Portal groups that it is not reached by as by others; none twice.
+    pub port_groups: Vec<PortGroup>,
     /// AoE addresses.
     pub aoe: Vec<AoeExport>,
     /// iSCSI logical units.
@@ -196,6 +232,8 @@ impl Export {
             direct: Direct::default(),
             serial: None,
             naa: None,
+            alua: Alua::default(),
+            port_groups: Vec::new(),
             aoe: Vec::new(),
             iscsi: Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! From the document to a [`Config`]: each table in turn, then what must hold between them.
 
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +11,15 @@ use corbel_daemon::config::{
 
 use super::keys::KEYS;
 use super::{
-    AOE_BUFFERS, Acknowledge, Algorithm, AoeAddress, AoeExport, Backing, Chap, Config, Credentials,
-    Daemon, DigestChoice, Direct, Export, InterfaceName, IscsiName, LUN_MAX, Limits, Loaded,
-    LogicalUnit, Portal, Redirect, Size, Target, duration, portal,
+    ACCESS_STATES, AOE_BUFFERS, AccessState, Acknowledge, Algorithm, Alua, AoeAddress, AoeExport,
+    Backing, Chap, Config, Credentials, Daemon, DigestChoice, Direct, Export, InterfaceName,
+    IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PortGroup, Portal, Redirect, Size, Target,
+    duration, portal,
 };
+
+/// Portal group tags. They are relative target port identifiers too, of which 0 is none
+/// (SPC-4 7.8.6.7).
+const GROUPS: RangeInclusive<i64> = 1..=65535;
 
 pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Problems> {
     let (document, findings) = document(file, text)?;
@@ -122,6 +128,10 @@ fn export(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     export.direct = reader.choice(table, "direct", &direct).unwrap_or_default();
     export.serial = reader.with(table, "serial", serial).map(|at| at.value);
     export.naa = reader.with(table, "naa", naa).map(|at| at.value);
+    let alua = [("implicit", Alua::Implicit), ("explicit", Alua::Explicit)];
+    export.alua = reader.choice(table, "alua", &alua).unwrap_or_default();
+    let groups = port_groups(reader, table);
+    export.port_groups = groups.iter().map(|(group, _)| *group).collect();
     for place in reader.sections(table, "aoe", "export.aoe") {
         if let Some(aoe) = aoe(reader, &place) {
             links.aoe.push((aoe.address, aoe.interfaces.clone(), place.span.clone()));
@@ -138,12 +148,32 @@ fn export(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     }
     let name = name?;
     links.exports.push((name.value.clone(), name.span));
+    let groups = groups.into_iter().map(|(one, span)| ((name.value.clone(), one.group), span));
+    links.groups.extend(groups);
     links.stores.push((backing.clone()?, export.offset, export.length, at?));
     if export.aoe.is_empty() && export.iscsi.is_empty() {
         let what = format!("nobody can reach export `{}`", name.value);
         reader.findings.warn(&table.span, Wrong::new(what, "give it `aoe` or `iscsi`"));
     }
     Some(Export { name: name.value, backing: backing?, ..export })
+}
+
+fn port_groups(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<(PortGroup, Span)> {
+    let mut groups = Vec::new();
+    for place in reader.sections(table, "port_groups", "export.port_groups") {
+        let group = reader.number(&place, "group", GROUPS);
+        let state = reader.choice(&place, "state", &ACCESS_STATES);
+        let preferred = reader.boolean(&place, "preferred").unwrap_or(false);
+        match group {
+            Some(group) => {
+                let state = state.unwrap_or(AccessState::Optimized);
+                groups.push((PortGroup { group, state, preferred }, place.span));
+            }
+            None if !reader.has(&place, "group") => reader.missing(&place, "group"),
+            None => {}
+        }
+    }
+    groups
 }
 
 fn export_name(text: &str) -> Result<String, Wrong> {
@@ -215,7 +245,7 @@ pub(crate) fn config_string(text: &str) -> Result<String, Wrong> {
 fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Option<Target> {
     let name = reader.required(table, "name", str::parse::<IscsiName>);
     let alias = reader.with(table, "alias", |text| short(text, "an alias")).map(|at| at.value);
-    let group = reader.number(table, "portal_group_tag", 0..=65535).unwrap_or(1);
+    let group = reader.number(table, "portal_group_tag", GROUPS).unwrap_or(1);
     let portals = portals(reader, table, group);
     let (mut initiators, mut addresses) = (Vec::new(), Vec::new());
     if let Some(allow) = reader.section(table, "allow", "target.allow") {
@@ -280,7 +310,7 @@ fn portals(reader: &mut Reader<'_>, table: &Table<'_>, group: u16) -> Vec<Portal
                 }
             },
             Err(place) => {
-                let group = reader.number(&place, "group", 0..=65535).unwrap_or(group);
+                let group = reader.number(&place, "group", GROUPS).unwrap_or(group);
                 match reader.required(&place, "address", portal) {
                     Some(address) => (address.value, group, address.span),
                     None => continue,
@@ -338,6 +368,8 @@ struct Links {
     aoe: Vec<(AoeAddress, Vec<InterfaceName>, Span)>,
     luns: Vec<(IscsiName, u16, Span)>,
     targets: Vec<(IscsiName, Span)>,
+    /// Port groups that an export, by name, speaks of.
+    groups: Vec<((String, u16), Span)>,
 }
 
 impl Links {
@@ -352,6 +384,8 @@ impl Links {
             interfaces.iter().map(move |interface| ((*address, interface), span))
         });
         findings.unique(addresses, |(address, on)| format!("AoE {address} on {on}"));
+        let groups = self.groups.iter().map(|(group, span)| (group, span));
+        findings.unique(groups, |(export, group)| format!("port group {group} of `{export}`"));
         self.judge_stores(findings);
         for (name, lun, span) in &self.luns {
             if config.targets.iter().any(|target| target.name == *name) {
@@ -364,6 +398,13 @@ impl Links {
                 findings.warn(span, Wrong::new(what, right));
             }
             config.targets.push(Target::new(name.clone()));
+        }
+        for ((export, group), span) in &self.groups {
+            if !config.port_groups(export).contains(group) {
+                let what = format!("`{export}` has no portal in group {group}");
+                let right = "name the group of a portal of one of its targets";
+                findings.error(span, Wrong::new(what, right));
+            }
         }
         for (name, span) in &self.targets {
             let mut luns = self.luns.iter().filter(|(target, ..)| target == name).peekable();

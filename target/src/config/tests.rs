@@ -266,3 +266,37 @@ fn a_target_says_where_it_went_and_how_much_it_lets_in() {
         assert!(read(&text).is_err(), "{wrong}");
     }
 }
+
+const GROUPS: &str = r#"
+[[export]]
+name = "a"
+path = "/dev/md3"
+alua = "explicit"
+port_groups = [{ group = 2, state = "standby" }, { group = 1, preferred = true }]
+iscsi = [{ target = "iqn.2026-11.org.example:a" }]
+
+[[target]]
+name = "iqn.2026-11.org.example:a"
+portals = ["127.0.0.1:3260", { address = "127.0.0.1:3261", group = 2 }]
+"#;
+
+#[test]
+fn port_groups_have_a_state_and_must_lead_to_the_export() {
+    let config = read(GROUPS).unwrap().config;
+    let export = &config.exports[0];
+    assert_eq!(export.alua, Alua::Explicit);
+    let group = |group, state, preferred| PortGroup { group, state, preferred };
+    let standby = group(2, AccessState::Standby, false);
+    assert_eq!(export.port_groups, [standby, group(1, AccessState::Optimized, true)]);
+    assert_eq!(config.port_groups("a").into_iter().collect::<Vec<_>>(), [1, 2]);
+    for (from, to, said) in [
+        ("{ group = 2, state", "{ group = 3, state", "no portal in group 3"),
+        ("{ group = 2, state", "{ group = 1, state", "port group 1 of `a`"),
+        ("\"standby\"", "\"offline\"", "offline"),
+        ("{ group = 1, preferred", "{ preferred", "group"),
+        (", group = 2 }]", ", group = 0 }]", "0"),
+    ] {
+        let problems = read(&GROUPS.replace(from, to)).unwrap_err().to_string();
+        assert!(problems.contains(said), "{said} is not in: {problems}");
+    }
+}

@@ -48,6 +48,7 @@ impl Nexus {
         let plan = match command.0 {
             ParameterKind::Unmap => unmap::resume(&self.lu, list),
             ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
+            ParameterKind::SetPortGroups => port_groups::resume(self, view, list),
             ParameterKind::ReserveOut { action, scope_type } => {
                 reserve::resume(self, view, (action, scope_type), list)
             }
@@ -63,6 +64,9 @@ impl Nexus {
         let identify = op.is_some_and(|op| op.class == Class::Identify);
         if !identify && let Some(attention) = self.take_attention() {
             return Err(attention);
+        }
+        if let Some(refused) = op.and_then(|op| port_groups::refusal(self.access, op)) {
+            return Err(refused.into());
         }
         let (command, class) = cdb::parse(cdb)?;
         if !opcodes::supported(&self.lu, cdb[0]) {
@@ -109,8 +113,9 @@ impl Nexus {
                 Ok(task_management::plan(extended, allocation))
             }
             Command::ReportPortGroups { extended, allocation } => {
-                Ok(port_groups::plan(view, extended, allocation))
+                Ok(port_groups::report(lu, view, extended, allocation))
             }
+            Command::SetPortGroups { len } => port_groups::set(len),
             Command::LogSense(command) => log::plan(&command),
             Command::ReadCapacity10 => Ok(capacity::plan10(lu)),
             Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
@@ -130,6 +135,7 @@ impl LogicalUnit {
     pub fn kept(&self, then: Kept, ok: bool) -> Plan {
         match then {
             Kept::Reservations => self.reservations_kept(ok),
+            Kept::PortGroups => self.access_kept(ok),
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! unit.rs       LogicalUnit: a volume with mode parameters; shared by all shards and nexuses
 //! access.rs     what a command needs of reservations
+//! port_groups.rs  how good each way to the unit is (ALUA), and what may be asked on a bad one
 //! nexus.rs      Nexus: one initiator's view of one unit; unit attentions, each told once
 //! dispatch.rs   CDB to Plan: what is admitted, and which file under commands/ answers
 //! plan.rs       Plan, Action, Reply: what the transport does next
@@ -24,6 +25,7 @@ mod media;
 mod missing;
 mod nexus;
 mod plan;
+pub mod port_groups;
 #[cfg(test)]
 mod tests;
 mod unit;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use corbel_proto::scsi::alua::AccessState;
 use corbel_proto::scsi::{Condition, Sense};
 
 use super::{LogicalUnit, View};
@@ -30,16 +31,22 @@ pub enum Attention {
     ReservationsReleased = 7,
     /// Another initiator took this one's registration.
     RegistrationsPreempted = 8,
+    /// A target port group has another state.
+    AccessChanged = 9,
+    /// The target could not give a target port group the state it wanted to.
+    AccessChangeFailed = 10,
 }
 
 /// All, in the order they are told.
-const ORDER: [Attention; 9] = [
+const ORDER: [Attention; 11] = [
     Attention::PowerOn,
     Attention::Reset,
     Attention::MediumLoaded,
     Attention::ReservationsPreempted,
     Attention::ReservationsReleased,
     Attention::RegistrationsPreempted,
+    Attention::AccessChanged,
+    Attention::AccessChangeFailed,
     Attention::CapacityChanged,
     Attention::ModeChanged,
     Attention::LunsChanged,
@@ -58,6 +65,10 @@ impl Attention {
             Self::ReservationsPreempted => Condition::RESERVATIONS_PREEMPTED,
             Self::ReservationsReleased => Condition::RESERVATIONS_RELEASED,
             Self::RegistrationsPreempted => Condition::REGISTRATIONS_PREEMPTED,
+            Self::AccessChanged => Condition::ASYMMETRIC_ACCESS_STATE_CHANGED,
+            Self::AccessChangeFailed => {
+                Condition::IMPLICIT_ASYMMETRIC_ACCESS_STATE_TRANSITION_FAILED
+            }
         }
     }
 }
@@ -71,6 +82,7 @@ pub(super) struct Seen {
     pub(super) reset: u64,
     pub(super) luns: u64,
     pub(super) reservations: u64,
+    pub(super) access: u64,
 }
 
 /// One initiator (session) and one unit. Owned by the session; pending attentions are a set, so
@@ -82,6 +94,8 @@ pub struct Nexus {
     /// What reservations call it by.
     pub(super) name: NexusName,
     rights: Rights,
+    /// State of the target port group it comes in by.
+    pub(super) access: AccessState,
     pending: u16,
     prevents: bool,
     /// Failed flushes of the volume that this initiator has been told of.
@@ -96,8 +110,9 @@ impl Nexus {
         let name = NexusName::new(view.initiator, view.port_name, view.relative_port);
         lu.volume.reservations.attach(&name);
         let (rights, _) = lu.volume.reservations.look(&name);
+        let access = lu.port_groups.look(seen.access, &name, view.port_group).state;
         let mut nexus =
-            Self { lu, seen, name, rights, pending: 0, prevents: false, flush_failures };
+            Self { lu, seen, name, rights, access, pending: 0, prevents: false, flush_failures };
         nexus.attend(Attention::PowerOn);
         nexus
     }
@@ -132,12 +147,13 @@ impl Nexus {
             reset: lu.reset_generation.load(Ordering::Acquire),
             luns: view.luns_generation,
             reservations: lu.volume.reservations.epoch(),
+            access: lu.port_groups.generation(),
         }
     }
 
     /// Notices what has changed since this initiator was last served.
     pub(super) fn refresh(&mut self, view: &View<'_>) {
-        let now = Self::current(&self.lu, view);
+        let mut now = Self::current(&self.lu, view);
         if now == self.seen {
             return;
         }
@@ -153,6 +169,9 @@ impl Nexus {
         }
         if now.reservations != self.seen.reservations {
             self.look_at_reservations();
+        }
+        if now.access != self.seen.access {
+            now.access = self.look_at_access(view.port_group);
         }
         if now.reset != self.seen.reset {
             self.prevents = false; // the reset has cleared it
@@ -170,6 +189,20 @@ impl Nexus {
                 Notice::RegistrationsPreempted => Attention::RegistrationsPreempted,
             });
         }
+    }
+
+    /// Gives the generation it has seen.
+    fn look_at_access(&mut self, group: u16) -> u64 {
+        let look = self.lu.port_groups.look(self.seen.access, &self.name, group);
+        self.access = look.state;
+        for (told, attention) in
+            [(look.changed, Attention::AccessChanged), (look.failed, Attention::AccessChangeFailed)]
+        {
+            if told {
+                self.attend(attention);
+            }
+        }
+        look.generation
     }
 
     /// True if no reservation of others forbids what needs `access`. As of the last refresh.

@@ -68,6 +68,8 @@ pub enum Action {
 pub enum Kept {
     /// A change of reservations.
     Reservations,
+    /// States of target port groups.
+    PortGroups,
 }
 
 /// A command that waits for its parameter list.
@@ -80,6 +82,7 @@ pub(super) enum ParameterKind {
     Unmap,
     ReserveOut { action: OutAction, scope_type: u8 },
     ModeSelect { ten: bool },
+    SetPortGroups,
 }
 
 /// The end of a command.

@@ -11,6 +11,7 @@ use super::*;
 use crate::host::BlockError;
 use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 
+mod access;
 mod medium;
 mod reports;
 mod reservation;

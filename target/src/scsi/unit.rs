@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use corbel_proto::scsi::mode::Parameters;
 use corbel_proto::scsi::{Condition, Sense};
 
+use super::port_groups::PortGroups;
+
 use crate::volume::Volume;
 
 /// A volume as a SCSI disk. Shared by all shards; what changes in it is atomic and rarely changes.
@@ -22,6 +24,8 @@ pub struct LogicalUnit {
     pub(super) mode_generation: AtomicU64,
     pub(super) medium_generation: AtomicU64,
     pub(super) reset_generation: AtomicU64,
+    /// How good each way to it is.
+    pub port_groups: PortGroups,
 }
 
 /// Whether the medium answers.
@@ -45,6 +49,7 @@ impl LogicalUnit {
             medium_generation: AtomicU64::new(0),
             reset_generation: AtomicU64::new(0),
             instance: None,
+            port_groups: PortGroups::default(),
             volume,
         }
     }
@@ -60,6 +65,11 @@ impl LogicalUnit {
     /// See [`Self::with_instance`].
     pub(super) const fn instance(&self) -> Option<[u8; 16]> {
         self.instance
+    }
+
+    /// Name of the file that outlives the process with the states of its port groups.
+    pub fn access_name(&self) -> String {
+        format!("access-{:016x}", self.volume.identity.naa)
     }
 
     /// LOGICAL UNIT RESET: default parameters, nothing prevented, and every initiator is told.

@@ -1,6 +1,7 @@
 //! The shell: drives shards on rings, and carries out what the control plane wants.
 //!
 //! ```text
+//! access.rs    states of port groups, as the operator wants them
 //! mod.rs       start, apply a configuration, report, stop
 //! volumes.rs   exports to open volumes
 //! plan.rs      a configuration to who is served what, and where
@@ -19,6 +20,7 @@
 //! No decision about a protocol is made here, and nothing here waits for a disk: a device that
 //! hangs holds up its own requests only.
 
+mod access;
 mod host;
 mod letter;
 mod plan;
@@ -100,6 +102,7 @@ pub struct Running {
     threads: Mutex<Vec<JoinHandle<()>>>,
     features: Report,
     started: Instant,
+    writer: StateWriter,
 }
 
 /// What the control plane changes, one change at a time.
@@ -138,6 +141,7 @@ pub fn start(config: &Config, options: StartOptions) -> Result<Running, StartErr
         threads: Mutex::new(threads),
         features,
         started: Instant::now(),
+        writer,
     };
     let installed = {
         let mut inner = running.inner();
@@ -298,6 +302,7 @@ impl Running {
         }
         let removed: Vec<_> = difference.exports.removed.iter().map(|e| e.name.clone()).collect();
         self.drop_exports(inner, &removed);
+        self.keep_access(inner, &difference.exports);
         let mut said = plan::in_words(&difference);
         inner.config = config.clone();
         said.extend(self.look_for_resizes(inner));

@@ -14,6 +14,7 @@ use crate::aoe::{Address, PortId, ShelfMap, Slot};
 use crate::ata::{Acknowledge, Disk};
 use crate::config::{self, AoeExport, Config, Diff, Export};
 use crate::iscsi::registry::Registry;
+use crate::scsi::LogicalUnit;
 
 /// Makes plans, and keeps what must not change from one to the next: the numbers of interfaces,
 /// and the slots, which remember things for their clients.
@@ -62,6 +63,11 @@ impl Planner {
         portals.dedup();
         self.slots = slots;
         Ok(Plan { shelves: Arc::new(shelves), targets: Arc::new(targets), ports, portals })
+    }
+
+    /// The logical unit of an export.
+    pub(super) fn unit(&self, export: &str) -> Option<&Arc<LogicalUnit>> {
+        self.logical_units.get(export)
     }
 
     fn port(&mut self, name: &str) -> Result<PortId, StartError> {
@@ -121,6 +127,8 @@ pub(super) fn same_device(before: &Export, after: &Export) -> Result<(), StartEr
     let device = |export: &Export| Export {
         aoe: Vec::new(),
         iscsi: Vec::new(),
+        alua: config::Alua::default(),
+        port_groups: Vec::new(),
         create: None,
         acknowledge: config::Acknowledge::default(),
         ..export.clone()

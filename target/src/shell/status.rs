@@ -10,10 +10,10 @@ use super::letter::Letter;
 use super::report::ShardReport;
 use super::volumes::Opened;
 use super::{Inner, Running};
-use crate::admin::Daemon;
 use crate::admin::status::{
-    AoePort, Endpoint, EndpointKind, Export, Kernel, Memory, Missing, Session, Status,
+    AoePort, Endpoint, EndpointKind, Export, Kernel, Memory, Missing, PortGroup, Session, Status,
 };
+use crate::admin::{AccessOrder, Daemon};
 use crate::config::{Acknowledge, Backing, Config};
 
 /// How long shards may take to tell how they are.
@@ -45,6 +45,10 @@ impl Daemon for Running {
 
     fn apply(&self, config: &Config) -> Result<Vec<String>, String> {
         Self::apply(self, config).map_err(|error| error.to_string())
+    }
+
+    fn set_access(&self, order: &AccessOrder) -> Result<Vec<String>, String> {
+        Self::set_access(self, order)
     }
 
     fn stop(&self) {
@@ -103,6 +107,7 @@ fn export(opened: &Opened, inner: &Inner, reports: &[ShardReport]) -> Export {
         naa: format!("{:016x}", volume.identity.naa),
         write_cache: write_cache(opened),
         endpoints: endpoints(opened, &inner.config),
+        port_groups: port_groups(opened, inner),
         reads: counters.reads,
         writes: counters.writes,
         read_bytes: counters.read_bytes,
@@ -131,6 +136,19 @@ fn write_cache(opened: &Opened) -> String {
                 .to_owned()
         }
     }
+}
+
+fn port_groups(opened: &Opened, inner: &Inner) -> Vec<PortGroup> {
+    let name = &opened.export.name;
+    let Some(unit) = inner.planner.unit(name) else { return Vec::new() };
+    let groups = inner.config.port_groups(name).into_iter();
+    groups
+        .map(|tag| {
+            let (group, _) = unit.port_groups.of(tag);
+            let state = group.state.name().to_owned();
+            PortGroup { group: tag, state, preferred: group.preferred }
+        })
+        .collect()
 }
 
 fn endpoints(opened: &Opened, config: &Config) -> Vec<Endpoint> {

@@ -11,7 +11,7 @@ use corbel_proto::iscsi::name::Name;
 use super::StartError;
 use super::state;
 use super::volumes::Volumes;
-use crate::config::{self, Config, DigestChoice, InitiatorPattern};
+use crate::config::{self, Alua, Config, DigestChoice, Export, InitiatorPattern};
 use crate::iscsi::model::{Allow, PortalGroup, Prefix, Redirect, Target, Targets};
 use crate::scsi::LogicalUnit;
 use crate::volume::Volume;
@@ -44,19 +44,25 @@ impl LogicalUnits {
             let unit = match before {
                 Some(unit) => unit.clone(),
                 None => {
-                    restore(&opened.volume, state_dir).map_err(|why| {
-                        let export = name.clone();
-                        StartError::Export { export, why }
-                    })?;
+                    let wrong = |why| StartError::Export { export: name.clone(), why };
+                    restore(&opened.volume, state_dir).map_err(wrong)?;
                     let unit = LogicalUnit::new(opened.volume.clone());
+                    configure(&unit, &opened.export);
+                    restore_access(&unit, state_dir).map_err(wrong)?;
                     Arc::new(unit.with_instance(boot_id()))
                 }
             };
+            configure(&unit, &opened.export);
             self.0.insert(name.clone(), unit);
         }
         let targets: Result<Vec<_>, _> =
             config.targets.iter().map(|target| self.target(target, config)).collect();
         Ok(Targets::new(targets?, None))
+    }
+
+    /// That of an export.
+    pub(super) fn get(&self, export: &str) -> Option<&Arc<LogicalUnit>> {
+        self.0.get(export)
     }
 
     fn target(
@@ -120,6 +126,27 @@ fn restore(volume: &Volume, state_dir: Option<&Path>) -> Result<(), String> {
             file.display()
         )
     })
+}
+
+/// States of port groups that were set. Without them a port that was taken out of service would
+/// serve again.
+fn restore_access(unit: &LogicalUnit, state_dir: Option<&Path>) -> Result<(), String> {
+    let Some(dir) = state_dir else { return Ok(()) };
+    let name = unit.access_name();
+    let file = dir.join(&name);
+    let bytes = state::load(dir, &name).map_err(|e| format!("{}: {e}", file.display()))?;
+    let Some(bytes) = bytes else { return Ok(()) };
+    unit.port_groups.restore(&bytes).map_err(|error| {
+        format!(
+            "{}: {error}; it says which port groups were set to another state than the \
+             configuration's: restore it from a backup, or remove it to start without",
+            file.display()
+        )
+    })
+}
+
+fn configure(unit: &LogicalUnit, export: &Export) {
+    unit.port_groups.configure(export.alua == Alua::Explicit, &export.port_groups);
 }
 
 fn groups(target: &config::Target) -> Vec<PortalGroup> {

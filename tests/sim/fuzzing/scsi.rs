@@ -10,7 +10,10 @@ use corbel_proto::scsi::Status;
 use corbel_proto::scsi::lun::Lun;
 use corbel_target::reservation::Reservations;
 use corbel_target::scsi::limits::TRANSFER_BYTES_MAX;
-use corbel_target::scsi::{Action, Attention, LogicalUnit, MissingLun, Nexus, Plan, Reply, View};
+use corbel_target::scsi::port_groups::PortGroups;
+use corbel_target::scsi::{
+    Action, Attention, Kept, LogicalUnit, MissingLun, Nexus, Plan, Reply, View,
+};
 use corbel_target::volume::{Options, Outcome, Volume};
 
 use super::host::{ERRORS, volume};
@@ -48,6 +51,7 @@ pub(super) fn scsi_cdb(input: &[u8]) {
     if mode & 32 == 32 {
         volume.reservations.enable_persistence();
     }
+    unit.port_groups.configure(mode & 64 == 64, &[]);
     let nexuses = [0, 1].map(|who| Nexus::new(unit.clone(), &view(0, who)));
     let mut bench = Bench { volume, unit, nexuses, luns_generation: 0 };
     for _ in 0..COMMANDS_MAX {
@@ -123,8 +127,11 @@ impl Bench {
             Action::Parameters(_) => panic!("a second parameter list"),
             Action::Evict(victims) => assert!(!victims.is_empty(), "it ends nothing"),
             Action::Keep { bytes, then, .. } => {
-                let after = Reservations::default();
-                after.restore(&bytes).expect("what is written can be read back");
+                let readable = match then {
+                    Kept::Reservations => Reservations::default().restore(&bytes).is_ok(),
+                    Kept::PortGroups => PortGroups::default().restore(&bytes).is_ok(),
+                };
+                assert!(readable, "what is written can be read back");
                 let next = self.unit.kept(then, script.u8() & 1 == 0);
                 assert!(matches!(next.action, Action::Respond(_) | Action::Evict(_)));
             }

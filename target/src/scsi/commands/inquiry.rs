@@ -40,6 +40,7 @@ fn standard(lu: &LogicalUnit) -> Vec<u8> {
         vendor: VENDOR,
         product: &lu.volume.identity.model,
         revision: REVISION,
+        explicit_access: lu.port_groups.explicit(),
     };
     inquiry.emit()
 }

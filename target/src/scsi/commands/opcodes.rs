@@ -7,13 +7,15 @@ use corbel_proto::scsi::opcode::{OPCODES, Opcode};
 use crate::scsi::{LogicalUnit, Plan, limits};
 
 const UNMAP: u8 = 0x42;
+const SET_TARGET_PORT_GROUPS: u8 = 0xa4;
 const WRITE_ATOMIC: u8 = 0x9c;
 
 /// Whether this unit has the command: UNMAP only if thin, WRITE ATOMIC only if the device promises
-/// such writes.
+/// such writes, SET TARGET PORT GROUPS only if the operator lets initiators set states.
 pub(in crate::scsi) fn supported(lu: &LogicalUnit, code: u8) -> bool {
     match code {
         UNMAP => limits::thin(&lu.volume),
+        SET_TARGET_PORT_GROUPS => lu.port_groups.explicit(),
         WRITE_ATOMIC => lu.volume.facts.atomic_bytes > 0,
         _ => true,
     }

@@ -2,6 +2,7 @@
 
 use corbel_proto::scsi::{Condition, Sense};
 
+use super::port_groups;
 use crate::scsi::{Nexus, Plan};
 
 /// A pending unit attention (which is then told), else why the unit is not ready, else nothing.
@@ -9,6 +10,7 @@ use crate::scsi::{Nexus, Plan};
 pub(in crate::scsi) fn plan(nexus: &mut Nexus, descriptor: bool, allocation: u8) -> Plan {
     let sense = nexus
         .take_attention()
+        .or_else(|| port_groups::unready(nexus.access))
         .or_else(|| nexus.lu.unready())
         .unwrap_or_else(|| Sense::from(Condition::NO_ADDITIONAL_SENSE_INFORMATION));
     Plan::data(sense.encode(descriptor).as_slice().to_vec(), u32::from(allocation))

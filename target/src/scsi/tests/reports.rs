@@ -21,7 +21,7 @@ fn every_portal_group_is_an_optimized_port_group() {
     (cdb[0], cdb[1], cdb[9]) = (0xa3, 0x0a, 200);
     let told = data(n.begin(&VIEW, &cdb));
     assert_eq!(told[3], 24);
-    assert_eq!(told[4..16], [0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
+    assert_eq!(told[4..16], [0, 0x8f, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]);
     cdb[1] |= 0x20;
     assert_eq!(data(n.begin(&VIEW, &cdb))[3..5], [28, 0x10]);
     cdb[1] |= 0x40;

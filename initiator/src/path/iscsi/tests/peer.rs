@@ -354,6 +354,7 @@ fn inquiry(disk: &Disk, page: Option<u8>) -> Result<Vec<u8>, Condition> {
                 vendor: "CORBEL",
                 product: "PEER",
                 revision: "1",
+                explicit_access: false,
             };
             let mut data = inquiry.emit();
             data[5] |= if disk.access.is_some() { 0x10 } else { 0 };
