@@ -343,14 +343,12 @@ impl Reactor {
     /// An operation on memory: done at once, told at the next turn.
     pub(super) fn perform(&mut self, tag: u64, mut work: Work, store: &Store) -> OpId {
         let result = match &mut work {
-            Work::Read { data, offset, .. } => {
-                store.read_memory(*offset, data.bytes_mut()).map(|()| data.len)
-            }
-            Work::Write { data, offset, .. } => {
-                store.write_memory(*offset, data.bytes()).map(|()| data.len)
-            }
+            Work::Read { data, offset, .. } => store.read_memory(*offset, data.bytes_mut()),
+            Work::Write { data, offset, .. } => store.write_memory(*offset, data.bytes()),
             Work::Sync => Ok(0),
-            Work::Fallocate { offset, len, .. } => store.clear_memory(*offset, *len).map(|()| 0),
+            Work::Fallocate { mode, offset, len } => {
+                store.clear_memory(*mode, *offset, *len).map(|()| 0)
+            }
             _ => Err(libc::EOPNOTSUPP),
         };
         let event = self.event(work, result);

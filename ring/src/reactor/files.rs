@@ -89,6 +89,7 @@ impl Files {
     pub(super) fn target(&self, file: File) -> Result<Target, NoTarget> {
         let place = self.place(file).ok_or(NoTarget::Stale)?;
         match (&place.held, place.held.descriptor()) {
+            (Held::Store(store), _) if store.is_prompt() => Err(NoTarget::Memory(store.clone())),
             (_, Some(_)) if place.fixed => Ok(Target::Fixed(file.key)),
             (_, Some(fd)) => Ok(Target::Raw(fd.as_raw_fd())),
             (Held::Store(store), None) => Err(NoTarget::Memory(store.clone())),

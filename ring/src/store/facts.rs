@@ -4,6 +4,9 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+/// tmpfs and ramfs, by the numbers that statfs(2) gives them.
+const MEMORY_FILESYSTEMS: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
+
 /// Kinds of stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -44,6 +47,8 @@ pub struct Facts {
     pub write_zeroes_max_bytes: u64,
     /// Acknowledged writes can be lost by a power failure until they are synced.
     pub volatile_cache: bool,
+    /// Nothing but memory, also as a file (tmpfs): no operation waits for a device.
+    pub in_memory: bool,
     /// Persistent memory, mapped by its filesystem or driver.
     pub dax: bool,
     /// It refuses writes, or was opened so.
@@ -69,6 +74,7 @@ impl Facts {
             write_zeroes_max_bytes: 1 << 30,
             // Lost with the process, synced or not: syncing cannot help.
             volatile_cache: false,
+            in_memory: true,
             dax: false,
             read_only,
             buffered_because: None,
@@ -76,14 +82,17 @@ impl Facts {
     }
 
     /// Facts of a regular file. Its writes reach the disk's cache at best, and its metadata
-    /// only the page cache, so it counts as volatile until synced.
+    /// only the page cache, so it counts as volatile until synced. One in memory stays there.
     pub(super) fn image(fd: BorrowedFd<'_>, size_bytes: u64, read_only: bool) -> Self {
         let hole = rustix::fs::fstat(fd).map_or(4096, |s| s.st_blksize);
         let hole = u32::try_from(hole).unwrap_or(4096).clamp(512, 1 << 20);
+        let kind = rustix::fs::fstatfs(fd).map_or(0, |s| s.f_type);
+        let in_memory = MEMORY_FILESYSTEMS.contains(&kind);
         Self {
             physical_bytes: 4096,
             discard_granularity_bytes: hole,
-            volatile_cache: true,
+            volatile_cache: !in_memory,
+            in_memory,
             ..Self::memory(Kind::ImageFile, size_bytes, read_only)
         }
     }
@@ -115,6 +124,7 @@ impl Facts {
             discard_zeroes: discard_max > 0,
             write_zeroes_max_bytes: write_zeroes_max,
             // A device that does not say is trusted with nothing.
+            in_memory: false,
             volatile_cache: queue("write_cache").is_none_or(|v| v != "write through"),
             dax: number("dax") == 1,
             read_only: read_only || node.read("ro").is_some_and(|v| v == "1"),

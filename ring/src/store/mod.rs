@@ -6,6 +6,7 @@
 
 mod busy;
 mod facts;
+mod inline;
 mod memory;
 mod open;
 mod source;
@@ -111,6 +112,12 @@ impl Store {
         }
     }
 
+    /// True if operations on it end within the call that starts them: memory, or a file in
+    /// memory, for which the kernel would wake a thread of its own each time.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.facts.in_memory
+    }
+
     fn check(&self, offset: u64, len: u64, read_only: bool) -> Result<(), i32> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.facts.size_bytes);
         match (inside, read_only) {
@@ -120,27 +127,44 @@ impl Store {
         }
     }
 
-    /// Fills `data` from a store without a descriptor; the error is an errno.
-    pub(crate) fn read_memory(&self, offset: u64, data: &mut [u8]) -> Result<(), i32> {
+    /// Fills `data` from a store in memory, as far as it goes: bytes, or an errno.
+    pub(crate) fn read_memory(&self, offset: u64, data: &mut [u8]) -> Result<u32, i32> {
+        if let Backing::File { fd, .. } = &self.backing {
+            return inline::whole(data.len(), |done| {
+                rustix::io::pread(fd, &mut data[done..], offset + done as u64)
+            });
+        }
         self.check(offset, data.len() as u64, false)?;
         match &self.backing {
             Backing::Memory(memory) => memory.read(offset, data),
             _ => data.fill(0),
         }
-        Ok(())
+        Ok(inline::count(data.len()))
     }
 
-    /// Puts `data` into a store without a descriptor; the error is an errno.
-    pub(crate) fn write_memory(&self, offset: u64, data: &[u8]) -> Result<(), i32> {
+    /// Puts `data` into a store in memory: bytes, or an errno.
+    pub(crate) fn write_memory(&self, offset: u64, data: &[u8]) -> Result<u32, i32> {
+        if let Backing::File { fd, .. } = &self.backing {
+            let written = inline::whole(data.len(), |done| {
+                rustix::io::pwrite(fd, &data[done..], offset + done as u64)
+            })?;
+            // As with a file on a disk: a write that takes nothing never will.
+            return if written as usize == data.len() { Ok(written) } else { Err(libc::ENOSPC) };
+        }
         self.check(offset, data.len() as u64, self.facts.read_only)?;
         if let Backing::Memory(memory) = &self.backing {
             memory.write(offset, data);
         }
-        Ok(())
+        Ok(inline::count(data.len()))
     }
 
-    /// Zeroes a range of a store without a descriptor; the error is an errno.
-    pub(crate) fn clear_memory(&self, offset: u64, len: u64) -> Result<(), i32> {
+    /// Gives up a range of a store in memory (`mode` as in fallocate(2)); the error is an errno.
+    pub(crate) fn clear_memory(&self, mode: i32, offset: u64, len: u64) -> Result<(), i32> {
+        if let Backing::File { fd, .. } = &self.backing {
+            let mode = rustix::fs::FallocateFlags::from_bits_retain(mode.cast_unsigned());
+            let done = rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, mode, offset, len));
+            return done.map_err(rustix::io::Errno::raw_os_error);
+        }
         self.check(offset, len, self.facts.read_only)?;
         if let Backing::Memory(memory) = &self.backing {
             memory.clear(offset, len);

@@ -99,7 +99,30 @@ fn memory_is_shared_by_threads_and_bounded() {
     store.read_memory(0, &mut data).unwrap();
     assert!(data[..4096].iter().all(|b| (1..=4).contains(b)));
     assert_eq!(data[4096], 0);
-    store.clear_memory(1, 100).unwrap();
+    store.clear_memory(0, 1, 100).unwrap();
     assert_eq!(store.write_memory(1 << 16, &[0]), Err(libc::EINVAL));
     assert_eq!(store.write_memory(u64::MAX, &[0]), Err(libc::EINVAL));
+}
+
+#[test]
+fn a_file_in_memory_is_worked_on_within_the_call() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("disk.img");
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let store = Store::open(&Spec::Path(path.clone()), Options::default()).unwrap();
+    assert!(store.is_prompt() && !store.facts().volatile_cache);
+    assert_eq!(store.write_memory(4096, &[7; 8192]), Ok(8192));
+    assert_eq!(store.clear_memory(libc::FALLOC_FL_PUNCH_HOLE | 1, 4096, 4096), Ok(()));
+    let mut data = vec![1; 12288];
+    assert_eq!(store.read_memory(0, &mut data), Ok(12288));
+    assert!(data[..8192].iter().all(|b| *b == 0) && data[8192..].iter().all(|b| *b == 7));
+    // It ends where the file now ends, not where it ended when it was opened.
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 19).unwrap();
+    assert_eq!(store.read_memory((1 << 19) - 512, &mut data), Ok(512));
+}
+
+#[test]
+fn a_file_on_a_disk_is_left_to_the_ring() {
+    let (_dir, spec) = image(1 << 20);
+    assert!(!Store::open(&spec, Options::default()).unwrap().is_prompt());
 }
