@@ -224,7 +224,7 @@ fn open_path(path: &Path, options: Options) -> Result<Store, OpenError> {
     };
     facts.buffered_because = because;
     // A device's page cache is not a device's write-through cache.
-    facts.volatile_cache |= facts.buffered_because.is_some();
+    facts.volatile_cache |= facts.buffered_because.is_some() && !facts.in_memory;
     check_size(&name, &facts)?;
     let source = if block {
         source::of_device(opened.st_rdev)
@@ -273,13 +273,24 @@ fn open_descriptor(
         match open(flags | OFlags::DIRECT)? {
             None => because = Some("the filesystem has no direct I/O".to_owned()),
             Some(fd) => match direct_unfit(&fd, block) {
-                None => return Ok((fd, None)),
+                None => {
+                    forget_cached(&fd);
+                    return Ok((fd, None));
+                }
                 Some(reason) => because = Some(reason),
             },
         }
     }
     let fd = open(flags)?.ok_or_else(|| refused(name, options, Errno::INVAL))?;
     Ok((fd, because))
+}
+
+/// A direct write to where the page cache has something cannot be done by the ring itself: the
+/// kernel hands it to a thread of its own, which must first take that out of the cache. An image
+/// that was copied here a moment ago is cached whole.
+fn forget_cached(fd: &OwnedFd) {
+    // What is not written yet stays, and is written; a filesystem without the call keeps it all.
+    let _ = rustix::fs::fadvise(fd, 0, None, rustix::fs::Advice::DontNeed);
 }
 
 /// Why direct I/O on this file would fail at 512-byte blocks.
