@@ -92,6 +92,12 @@ pub(crate) struct RunArgs {
     /// Run job N on the N-th of these cores
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub(crate) cpus: Vec<usize>,
+    /// Look for an answer that may come within this time before sleeping; 0 is never
+    ///
+    /// What is measured is then the target's time rather than how long this machine takes to wake
+    /// a thread.
+    #[arg(long, default_value = "50us", value_name = "TIME", value_parser = units::time)]
+    pub(crate) busy_poll: Duration,
     /// Also tell the CPU time of this process, the server
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,

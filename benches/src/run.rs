@@ -201,6 +201,7 @@ fn plan(
             io_bytes,
             block_bytes: device.block_bytes,
             verify: args.verify,
+            busy_poll: args.busy_poll,
         },
         mix: args.rw,
         ledger: ledger.map(|whole| whole.share(range.clone())),

@@ -11,6 +11,7 @@
 //! store     block devices, image files, `mem:` and `null:`
 //! tcp       listening sockets
 //! packet    raw Ethernet ports, and what happens to the interfaces under them
+//! thread    how the scheduler treats a shard's thread
 //! wake      how other threads reach a shard
 //! ```
 //!
@@ -53,6 +54,7 @@ pub mod probe;
 pub mod reactor;
 pub mod store;
 pub mod tcp;
+pub mod thread;
 mod wake;
 
 pub use memory::{Arena, ArenaConfig, Buf};

@@ -66,7 +66,14 @@ impl Transport for Fake {
 fn plan(mix: &str, blocks: u64, ledger: bool) -> Plan {
     let ledger = ledger.then(|| Ledger::new(5, IO_BYTES.into(), blocks).unwrap());
     Plan {
-        shape: Shape { job: 0, slots: 8, io_bytes: IO_BYTES, block_bytes: 512, verify: true },
+        shape: Shape {
+            job: 0,
+            slots: 8,
+            io_bytes: IO_BYTES,
+            block_bytes: 512,
+            verify: true,
+            busy_poll: std::time::Duration::ZERO,
+        },
         mix: mix.parse().unwrap(),
         blocks: 0..blocks,
         first: 0,

@@ -55,7 +55,7 @@ impl Aoe {
     pub(super) fn open(interface: &str, found: &Found, shape: Shape) -> Result<Self, String> {
         let under_way = shape.slots as usize * shape.io_bytes as usize;
         let mut reactor =
-            reactor(if shape.verify { under_way * 2 } else { 0 } + SPARE_BYTES, false)?;
+            reactor(if shape.verify { under_way * 2 } else { 0 } + SPARE_BYTES, false, shape)?;
         let config = PortConfig {
             ethertype: ETHERTYPE,
             payload_offset: ATA_DATA_OFFSET,

@@ -34,7 +34,7 @@ impl Local {
         // Memory is lent in powers of two.
         let each = pieces(shape.io_bytes).map(|len| len.next_power_of_two() as usize);
         let bytes = each.sum::<usize>() * shape.slots as usize + SPARE_BYTES;
-        let mut reactor = reactor(bytes, false)?;
+        let mut reactor = reactor(bytes, false, shape)?;
         let file = reactor.attach_store(store);
         let arena = reactor.arena();
         let slot = |_| {

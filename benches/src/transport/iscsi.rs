@@ -131,7 +131,7 @@ impl Iscsi {
         options.isid[4..].copy_from_slice(&job.to_be_bytes());
         let (stream, start) = login::open(portal, &options).map_err(|error| error.to_string())?;
         // A local peer gets a copy in any case, and a notification to wait for besides.
-        let mut reactor = reactor(shape.io_bytes as usize, !portal.ip().is_loopback())?;
+        let mut reactor = reactor(shape.io_bytes as usize, !portal.ip().is_loopback(), shape)?;
         let same = Rc::new(Same::new(shape.io_bytes, &reactor)?);
         let file = reactor.attach(OwnedFd::from(stream));
         let slot =

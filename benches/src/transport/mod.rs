@@ -7,6 +7,7 @@ mod iscsi;
 use corbel_initiator::blocking::aoe::random_tag;
 use corbel_proto::memory::SEGMENT_BYTES_MAX;
 use corbel_proto::time::{Duration, Instant};
+use corbel_ring::thread::ask_for_short_turns;
 use corbel_ring::{ArenaConfig, Config, PoolConfig, Reactor, Waker};
 
 use crate::pattern::Rng;
@@ -25,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) block_bytes: u32,
     /// What is read is looked at, and what is written is told.
     pub(crate) verify: bool,
+    /// How long to look for an answer before sleeping.
+    pub(crate) busy_poll: std::time::Duration,
 }
 
 /// A request that has ended.
@@ -74,15 +77,21 @@ pub(crate) fn open(way: &Way, shape: Shape) -> Result<Box<dyn Transport>, String
 /// Receive memory: pieces as large as a batch of answers, few enough to stay in a core's cache.
 const POOL: PoolConfig = PoolConfig { buffers: 16, buffer_bytes: 64 * 1024 };
 
+/// How long a job runs while others wait for its core: short, so that it is let in when it wakes.
+const TURN: std::time::Duration = std::time::Duration::from_micros(200);
+
 /// A ring with payload memory for `bytes`.
-fn reactor(bytes: usize, zero_copy: bool) -> Result<Reactor, String> {
+fn reactor(bytes: usize, zero_copy: bool, shape: Shape) -> Result<Reactor, String> {
     let config = Config {
         files_max: 8,
         arena: ArenaConfig { bytes_max: bytes },
         pool: POOL,
+        busy_poll: shape.busy_poll,
         zero_copy_bytes_min: if zero_copy { Config::default().zero_copy_bytes_min } else { None },
         ..Config::default()
     };
+    // Where that cannot be had it is measured without.
+    let _ = ask_for_short_turns(TURN);
     let waker = Waker::new().map_err(|error| error.to_string())?;
     Reactor::new(config, waker).map_err(|error| error.to_string())
 }

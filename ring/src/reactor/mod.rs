@@ -6,6 +6,7 @@
 
 mod complete;
 mod files;
+mod idle;
 mod message;
 mod op;
 mod sys;
@@ -32,6 +33,7 @@ use crate::probe::{self, Report, SetupError};
 use crate::store::Store;
 use crate::wake::Waker;
 use files::Files;
+use idle::{Idle, Look};
 use sys::{Flight, Flights, Work};
 
 /// The buffer group of the receive pool.
@@ -42,6 +44,8 @@ const BUFFERS_MAX: u16 = 1 << 14;
 const PORTS_MAX: u16 = 64;
 /// Messages kept for reuse.
 const MESSAGES_SPARE_MAX: usize = 256;
+/// Looks between two readings of the clock.
+const LOOKS_A_CLOCK: u32 = 8;
 /// How long a dropped reactor waits for the kernel to give memory back.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long it waits before it resets connections whose peers do not acknowledge.
@@ -61,6 +65,10 @@ pub struct Config {
     /// Messages with at least this much payload are sent without copying where the kernel can;
     /// below it, a copy is cheaper than the bookkeeping. `None`: always copy.
     pub zero_copy_bytes_min: Option<u32>,
+    /// How long to look for completions before sleeping, at most, while they come that fast. Saves
+    /// wake-ups where requests come one at a time; see `idle.rs` for when it is not done. Zero:
+    /// never.
+    pub busy_poll: Duration,
 }
 
 impl Default for Config {
@@ -71,6 +79,7 @@ impl Default for Config {
             arena: ArenaConfig::default(),
             pool: PoolConfig::default(),
             zero_copy_bytes_min: Some(32 * 1024),
+            busy_poll: Duration::ZERO,
         }
     }
 }
@@ -88,6 +97,8 @@ pub struct Reactor {
     starved: VecDeque<u32>,
     /// Entries to start again at a time: a full interface queue, no descriptors left.
     delayed: Vec<(Instant, u32)>,
+    idle: Idle,
+    began: Instant,
     files: Files,
     messages: Vec<Message>,
     report: Report,
@@ -129,6 +140,8 @@ impl Reactor {
             uncancelled: Vec::new(),
             starved: VecDeque::new(),
             delayed: Vec::new(),
+            idle: Idle::new(config.busy_poll),
+            began: Instant::now(),
             files,
             messages: Vec::new(),
             multishot_recv: report.features.multishot_recv,
@@ -308,12 +321,60 @@ impl Reactor {
         let wait = if idle { self.wait_bound(wait) } else { Some(Duration::ZERO) };
         let needed = wait != Some(Duration::ZERO) || self.ring.queued() > 0;
         if needed || self.ring.has_put_off() || !self.report.features.defer_taskrun {
-            self.ring.enter(true, wait)?;
+            match wait {
+                Some(Duration::ZERO) => self.ring.enter(true, wait)?,
+                _ if self.idle.is_on() => self.look_or_sleep(wait)?,
+                _ => self.ring.enter(true, wait)?,
+            }
         }
         self.reap();
         self.waker.quieten();
         out.extend(self.ready.drain(..));
         Ok(())
+    }
+
+    /// Submits, and waits for something: awake as long as that is worth it, then asleep.
+    fn look_or_sleep(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        if self.ring.queued() > 0 {
+            self.ring.enter(true, Some(Duration::ZERO))?;
+            // What ends at once was not waited for.
+            if self.ring.has_completions() {
+                return Ok(());
+            }
+        }
+        let began = self.began.elapsed();
+        let window = self.idle.window(began).map(|window| wait.map_or(window, |w| w.min(window)));
+        if let Some(window) = window {
+            let (look, now) = self.look(began, window);
+            self.idle.looked(now, look);
+            if look == Look::Found {
+                self.idle.waited(now - began);
+                return self.ring.enter(true, Some(Duration::ZERO));
+            }
+        }
+        self.ring.enter(true, wait)?;
+        self.idle.waited(self.began.elapsed() - began);
+        Ok(())
+    }
+
+    /// Looks for completions until `window` is over. The kernel says in shared memory that it has
+    /// some, so that takes no system call.
+    fn look(&self, began: Duration, window: Duration) -> (Look, Duration) {
+        let mut last = began;
+        loop {
+            for _ in 0..LOOKS_A_CLOCK {
+                if self.ring.has_put_off() || self.ring.has_completions() {
+                    return (Look::Found, self.began.elapsed());
+                }
+                std::hint::spin_loop();
+            }
+            let now = self.began.elapsed();
+            match () {
+                () if now - last > idle::INTERRUPTED => return (Look::Interrupted, now),
+                () if now - began >= window => return (Look::Missed, now),
+                () => last = now,
+            }
+        }
     }
 
     fn reap(&mut self) {

@@ -60,6 +60,7 @@ impl ExportArgs {
             export.iscsi.push(LogicalUnit { target: name, lun: self.lun });
         }
         let daemon = daemon(self.threads, self.admin_socket, self.state_dir);
+        let daemon = Daemon { busy_poll: self.busy_poll, ..daemon };
         Ok(Config { daemon, exports: vec![export], targets })
     }
 }

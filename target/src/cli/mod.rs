@@ -9,6 +9,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -16,7 +17,7 @@ use corbel_daemon::config::pick;
 
 use crate::config::{
     ACCESS_STATES, AccessState, AoeAddress, Backing, CONFIG_FILE, InterfaceName, IscsiName,
-    LUN_MAX, Mac, Size, Wrong, portal,
+    LUN_MAX, Mac, Size, Wrong, busy_poll, portal,
 };
 
 pub use run::{Launch, run};
@@ -169,6 +170,9 @@ pub struct ExportArgs {
     /// Threads that serve (one per CPU if not given)
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroU16>,
+    /// Look for what comes within this time before sleeping; 0 to 1ms, 0 is never
+    #[arg(long, default_value = "50us", value_name = "TIME", value_parser = busy_poll)]
+    pub busy_poll: Duration,
     /// Open a control socket here
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,

@@ -48,6 +48,7 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Diff<'a> {
     let (was, is) = (&old.daemon, &new.daemon);
     let needs_restart = [
         ("daemon.threads", was.threads != is.threads),
+        ("daemon.busy_poll", was.busy_poll != is.busy_poll),
         ("daemon.admin_socket", was.admin_socket != is.admin_socket),
         ("daemon.state_dir", was.state_dir != is.state_dir),
         ("daemon.metrics", was.metrics != is.metrics),

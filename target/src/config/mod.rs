@@ -24,7 +24,7 @@ pub use corbel_proto::scsi::alua::{AccessState, PortGroup};
 pub use diff::{Changes, Diff, diff};
 pub use keys::reference;
 pub use name::{AoeAddress, InitiatorPattern, InterfaceName, IscsiName, Mac};
-pub use quantity::{ISCSI_PORT, Network, Size, default_portal, duration, portal};
+pub use quantity::{ISCSI_PORT, Network, Size, busy_poll, default_portal, duration, portal};
 pub(crate) use read::config_string;
 
 /// Where the daemon's control socket is if nothing else is said.
@@ -55,11 +55,18 @@ impl Config {
     }
 }
 
+/// Longer than most requests to memory and to fast disks take, too short to be felt by others.
+pub const BUSY_POLL: Duration = Duration::from_micros(50);
+/// Longer than this, sleeping costs nothing.
+pub const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
+
 /// The process as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Daemon {
     /// Threads that serve; `None` is one per CPU.
     pub threads: Option<NonZeroU16>,
+    /// How long a thread that expects something looks for it before it sleeps, at most.
+    pub busy_poll: Duration,
     /// Control socket; `None` opens none (`export` and `vblade` unless asked).
     pub admin_socket: Option<PathBuf>,
     /// Small state that outlives a restart.
@@ -74,6 +81,7 @@ impl Default for Daemon {
     fn default() -> Self {
         Self {
             threads: None,
+            busy_poll: BUSY_POLL,
             admin_socket: Some(ADMIN_SOCKET.into()),
             state_dir: "/var/lib/corbel".into(),
             metrics: None,

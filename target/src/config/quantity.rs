@@ -72,20 +72,33 @@ impl fmt::Display for Size {
     }
 }
 
-/// A time: `500ms`, `15s`, `2m`, `1h`.
+/// How long to look before sleeping: 0 to [`BUSY_POLL_MAX`].
+pub fn busy_poll(text: &str) -> Result<Duration, Wrong> {
+    let time = if text == "0" { Duration::ZERO } else { duration(text)? };
+    if time > super::BUSY_POLL_MAX {
+        return Err(Wrong::new(format!("`{text}` is out of range"), "give 0 to 1ms: `50us`"));
+    }
+    Ok(time)
+}
+
+/// A time: `50us`, `500ms`, `15s`, `2m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration, Wrong> {
     let wrong = || {
-        Wrong::new(format!("`{text}` is no time"), "a time is a number and ms, s, m or h: `15s`")
+        Wrong::new(
+            format!("`{text}` is no time"),
+            "a time is a number and us, ms, s, m or h: `15s`",
+        )
     };
     let (number, unit) = split_number(text).ok_or_else(wrong)?;
     let factor = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
+        "us" => 1,
+        "ms" => 1000,
+        "s" => 1_000_000,
+        "m" | "min" => 60_000_000,
+        "h" => 3_600_000_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(factor).map(Duration::from_millis).ok_or_else(wrong)
+    number.checked_mul(factor).map(Duration::from_micros).ok_or_else(wrong)
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
@@ -227,6 +240,9 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("15").is_err());
+        assert_eq!(busy_poll("80us"), Ok(Duration::from_micros(80)));
+        assert_eq!(busy_poll("0"), Ok(Duration::ZERO));
+        assert!(busy_poll("2ms").is_err() && busy_poll("50").is_err());
         assert!(duration("99999999999999999h").is_err());
     }
 

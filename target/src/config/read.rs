@@ -14,7 +14,7 @@ use super::{
     ACCESS_STATES, AOE_BUFFERS, AccessState, Acknowledge, Algorithm, Alua, AoeAddress, AoeExport,
     Backing, Chap, Config, Credentials, Daemon, DigestChoice, Direct, Export, InterfaceName,
     IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PortGroup, Portal, Redirect, Size, Target,
-    duration, portal,
+    busy_poll, duration, portal,
 };
 
 /// Portal group tags. They are relative target port identifiers too, of which 0 is none
@@ -48,6 +48,9 @@ fn daemon(reader: &mut Reader<'_>, table: &Table<'_>) -> Daemon {
         metrics: reader.address(table, "metrics", "127.0.0.1:9630"),
         ..Daemon::default()
     };
+    if let Some(time) = reader.with(table, "busy_poll", busy_poll) {
+        daemon.busy_poll = time.value;
+    }
     if let Some(path) = reader.path(table, "admin_socket") {
         daemon.admin_socket = Some(path.value);
     }

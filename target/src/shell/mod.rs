@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use corbel_ring::packet::PortError;
 use corbel_ring::tcp::{self, ListenError};
+use corbel_ring::thread::ask_for_short_turns;
 use corbel_ring::{ArenaConfig, Config as RingConfig, Reactor, Report, SetupError, Waker, mailbox};
 use thiserror::Error;
 
@@ -89,6 +90,10 @@ pub struct StartOptions {
     /// Keep AoE config strings, masks and reservations in the state folder.
     pub persist: bool,
 }
+
+/// How long a shard runs while others wait for its core, if the scheduler is kind: more than what
+/// a turn of its ring takes, and far below what others take, so that it is let in when it wakes.
+const TURN: Duration = Duration::from_micros(200);
 
 /// How long a shard may take to do what a letter asks. Shards never wait for storage, so one that
 /// takes longer is broken.
@@ -195,7 +200,11 @@ fn spawn(
     let surveyor = Surveyor::spawn().map_err(system)?;
     let memory = config.daemon.limits.memory / u64::from(shards);
     let bytes_max = usize::try_from(memory).unwrap_or(usize::MAX);
-    let ring = RingConfig { arena: ArenaConfig { bytes_max }, ..RingConfig::default() };
+    let ring = RingConfig {
+        arena: ArenaConfig { bytes_max },
+        busy_poll: config.daemon.busy_poll,
+        ..RingConfig::default()
+    };
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::new();
     for (shard, (waker, inbox)) in (0..shards).zip(inboxes) {
@@ -203,6 +212,9 @@ fn spawn(
         let surveyor = surveyor.clone();
         let (ready, settings) = (ready.clone(), plan::settings(config));
         let body = move || {
+            if let Err(error) = ask_for_short_turns(TURN) {
+                tracing::debug!(%error, "the scheduler gives this thread ordinary turns");
+            }
             let reactor = match Reactor::new(ring, waker) {
                 Ok(reactor) => reactor,
                 Err(error) => return drop(ready.send(Err(error))),
