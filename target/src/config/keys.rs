@@ -303,6 +303,7 @@ pub fn reference() -> String {
         "# target.toml, key by key\n\n\
          Sizes: a number and `K`, `M`, `G`, `T` (powers of 1024), `kB`, `MB` … (powers of 1000) \
          or `s` (512 bytes).\nTimes: a number and `us`, `ms`, `s`, `m` or `h`. Paths are \
-         absolute, or count from the file's folder.\n`corbel-target check` judges a file without serving it.\n",
+         absolute, or count from the file's folder.\n\
+         `corbel-target check` judges a file without serving it.\n",
     )
 }
