@@ -22,6 +22,8 @@ pub enum Fault {
     Snack,
     /// More immediate commands than we hold.
     TooManyImmediate,
+    /// Responses pile up that the initiator does not acknowledge (recovery level 1 and above).
+    Unacknowledged,
     /// Anything but a login before the login is done, or a login that makes no sense.
     NotLogin,
 }
@@ -41,7 +43,7 @@ impl Fault {
     /// The whole table.
     pub const fn answer(self) -> Answer {
         match self {
-            Self::HeaderDigest(_) | Self::NotLogin => Answer::Drop,
+            Self::HeaderDigest(_) | Self::NotLogin | Self::Unacknowledged => Answer::Drop,
             Self::DataDigest => Answer::RejectAndFail(RejectReason::DataDigestError),
             Self::Data(_) => Answer::RejectAndFail(RejectReason::ProtocolError),
             Self::Malformed(_) => Answer::Reject(RejectReason::InvalidPduField),

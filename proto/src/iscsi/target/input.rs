@@ -17,6 +17,7 @@ use crate::iscsi::pdu::logout::LogoutRequest;
 use crate::iscsi::pdu::nop::{NopIn, NopOut};
 use crate::iscsi::pdu::reject::{Reject, RejectReason};
 use crate::iscsi::pdu::scsi::ScsiCommand;
+use crate::iscsi::pdu::snack::Snack;
 use crate::iscsi::pdu::task::TaskRequest;
 use crate::iscsi::pdu::text::TextRequest;
 use crate::iscsi::sequence::Window;
@@ -86,7 +87,9 @@ enum Kind {
     Ignored,
     Faulty(Fault),
     Login(LoginRequest),
-    Data(DataOut),
+    /// With its length.
+    Data(DataOut, u32),
+    Snack(Snack),
     /// With CmdSN, or `None` if immediate.
     Numbered(Option<u32>, Request),
 }
@@ -189,6 +192,13 @@ impl<B: Buffer> Connection<B> {
                 return Ok(Current { sink: Sink::Discard, kind: Kind::Ignored });
             }
         }
+        if let Some(recovery) = &mut self.recovery {
+            // Every PDU of an initiator has ExpStatSN at the same place.
+            recovery.acknowledged(bhs.u32_at(28), self.stat_sn);
+            if recovery.is_overfull() {
+                return Err(Fault::Unacknowledged);
+            }
+        }
         if len > self.agreed.segment_bytes_max {
             let why = "longer than MaxRecvDataSegmentLength";
             return Err(Fault::Violation(Violation::new("data segment", why, "RFC 7143 13.12")));
@@ -225,6 +235,9 @@ impl<B: Buffer> Connection<B> {
                 let request = LogoutRequest::parse(bhs).map_err(Fault::Malformed)?;
                 let number = numbered(request.immediate, request.cmd_sn);
                 (Sink::Discard, number, Request::Logout(request))
+            }
+            Opcode::Snack if self.recovery.is_some() => {
+                return Ok(Current { sink: Sink::Discard, kind: Kind::Snack(Snack::parse(bhs)) });
             }
             Opcode::Snack => return Err(Fault::Snack),
             Opcode::LoginRequest => {
@@ -265,7 +278,7 @@ impl<B: Buffer> Connection<B> {
         let transfer = task.transfer.as_mut().ok_or(Fault::Data(nobody));
         transfer.and_then(|t| t.accept(data, len).map_err(Fault::Data))?;
         let sink = Sink::Place { itt: data.itt, offset: data.offset };
-        Ok(Current { sink, kind: Kind::Data(*data) })
+        Ok(Current { sink, kind: Kind::Data(*data, len) })
     }
 
     fn judge_command<A: Arena<Buf = B>>(
@@ -298,6 +311,9 @@ impl<B: Buffer> Connection<B> {
         let more = command.write && !command.is_final;
         let back = ahs.read_bytes.unwrap_or(0);
         let both = command.read && command.write && (command.edtl > 0 || back > 0);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.forget(command.itt);
+        }
         let mut task = Task {
             lun: command.lun,
             immediate: command.immediate,
@@ -365,7 +381,8 @@ impl<B: Buffer> Connection<B> {
         match kind {
             Kind::Ignored | Kind::Faulty(_) => {}
             Kind::Login(request) => self.take_login(request, text),
-            Kind::Data(data) => {
+            Kind::Snack(snack) => self.take_snack(&snack),
+            Kind::Data(data, _) => {
                 let task = self.tasks.get_mut(&data.itt);
                 if let Some(transfer) = task.and_then(|task| task.transfer.as_mut()) {
                     transfer.arrived(&data);
@@ -400,9 +417,17 @@ impl<B: Buffer> Connection<B> {
         };
         self.reject(reason);
         match kind {
-            Kind::Data(data) => {
-                self.fail_task(data.itt, TaskFault::DataDigest);
+            Kind::Data(data, len) => {
+                if !self.lose(&data, len) {
+                    self.fail_task(data.itt, TaskFault::DataDigest);
+                }
                 self.pump(data.itt, arena);
+            }
+            // As if it never came: the initiator sends it again (7.2.1).
+            Kind::Numbered(_, request) if self.recovery.is_some() => {
+                if let Request::Command(..) = request {
+                    self.tasks.remove(&request.itt());
+                }
             }
             Kind::Numbered(number, request @ Request::Command(..)) => {
                 self.fail_task(request.itt(), TaskFault::DataDigest);
@@ -416,7 +441,7 @@ impl<B: Buffer> Connection<B> {
                 self.fail_task(itt, TaskFault::Data);
             }
             Kind::Faulty(_) => self.count_refused(),
-            Kind::Ignored | Kind::Login(_) => {}
+            Kind::Ignored | Kind::Login(_) | Kind::Snack(_) => {}
         }
     }
 
@@ -439,7 +464,13 @@ impl<B: Buffer> Connection<B> {
         }
     }
 
-    fn reject(&mut self, reason: RejectReason) {
+    /// A damaged Data-Out is asked for again, where that was agreed. False if it is not.
+    fn lose(&mut self, data: &DataOut, len: u32) -> bool {
+        let transfer = self.tasks.get_mut(&data.itt).and_then(|task| task.transfer.as_mut());
+        self.recovery.is_some() && transfer.is_some_and(|transfer| transfer.lose(data, len))
+    }
+
+    pub(super) fn reject(&mut self, reason: RejectReason) {
         let reject = Reject { reason: Some(reason), numbers: Numbers::default(), data_sn: 0 };
         let offender = self.framer.bhs();
         self.queue(reject.emit(), StatSn::Consume, &offender.0, false);

@@ -16,6 +16,7 @@
 mod fault;
 mod input;
 mod output;
+mod recovery;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use smallvec::SmallVec;
 pub use fault::{Answer, Fault, TaskFault};
 use input::{Current, Request};
 use output::{Control, Job, StatSn};
+use recovery::{REPLAYS_MAX, Recovery};
 use tasks::Task;
 
 use super::bhs::{BHS_BYTES, Bhs, Lun, TAG_NONE};
@@ -236,6 +238,8 @@ pub struct Connection<B> {
     control: VecDeque<Control>,
     queued_bytes: usize,
     jobs: VecDeque<Job<B>>,
+    /// At recovery level 1 and above.
+    recovery: Option<Box<Recovery<B>>>,
     /// Header and data digests of what we send.
     digests: (bool, bool),
     events: VecDeque<Event<B>>,
@@ -267,6 +271,7 @@ impl<B: Buffer> Connection<B> {
             control: VecDeque::new(),
             queued_bytes: 0,
             jobs: VecDeque::new(),
+            recovery: None,
             digests: (false, false),
             events: VecDeque::new(),
             greeted: false,
@@ -287,6 +292,7 @@ impl<B: Buffer> Connection<B> {
         matches!(self.phase, Phase::Login | Phase::Full)
             && self.control.len() < QUEUE_PDUS_MAX
             && self.queued_bytes < QUEUE_BYTES_MAX
+            && self.recovery.as_ref().is_none_or(|recovery| recovery.replays() < REPLAYS_MAX)
     }
 
     /// True once the host should close the socket, after sending what [`Self::poll_transmit`] has.
@@ -363,6 +369,7 @@ impl<B: Buffer> Connection<B> {
         self.digests =
             (agreed.header_digest == Digest::Crc32c, agreed.data_digest == Digest::Crc32c);
         self.framer.set_digests(self.digests.0, self.digests.1);
+        self.recovery = (agreed.recovery_level > 0).then(Box::default);
         self.window = Window::new(self.window.expected(), self.config.window.max(1));
     }
 
@@ -427,6 +434,7 @@ impl<B: Buffer> Connection<B> {
         self.starved.clear();
         self.functions.clear();
         self.jobs.clear();
+        self.recovery = None;
         self.events.push_back(Event::Closed(why));
     }
 

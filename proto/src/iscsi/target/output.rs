@@ -6,10 +6,12 @@ use core::mem;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::tasks::Task;
 use super::{Connection, DataIn, Outgoing, Payload, Response};
 use crate::iscsi::bhs::{BHS_BYTES, Bhs, Lun, Opcode, TAG_NONE};
 use crate::iscsi::digest::{DIGEST_BYTES, Digest};
 use crate::iscsi::framer;
+use crate::iscsi::params::Negotiated;
 use crate::iscsi::pdu::scsi::{RESPONSE_COMPLETED, ScsiResponse};
 use crate::iscsi::pdu::{Numbers, Residual, data};
 use crate::memory::{Buffer, Slice};
@@ -21,6 +23,8 @@ pub(super) enum StatSn {
     Consume,
     /// Carries the next one without using it up.
     Peek,
+    /// Carries the one it had when it was first sent.
+    Again(u32),
 }
 
 /// A PDU without numbers.
@@ -37,67 +41,143 @@ pub(super) struct Control {
 #[derive(Debug)]
 pub(super) struct Job<B> {
     pub(super) itt: u32,
+    lun: Lun,
     response: Response<B>,
     residual: Residual,
     bidirectional: Residual,
-    /// Data bytes to send in all, and sent.
-    bytes: u32,
-    sent: u32,
-    data_sn: u32,
+    /// Data bytes to send in all.
+    pub(super) bytes: u32,
     /// R2Ts sent, which count in ExpDataSN of a response without data.
     r2ts: u32,
-    /// Where the next byte is: piece, and offset in it.
-    piece: usize,
+    /// What a DataACK for it carries; `TAG_NONE` below recovery level 1.
+    pub(super) ack_tag: u32,
+    /// Where the next byte is.
+    pub(super) at: Cursor,
+    /// Nothing before this is sent again.
+    pub(super) start: Cursor,
+}
+
+/// A place in the data of a read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cursor {
+    sent: u32,
+    pub(super) data_sn: u32,
+    piece: u32,
     piece_at: u32,
 }
 
 impl<B: Buffer> Job<B> {
-    pub(super) fn new(
-        itt: u32,
-        response: Response<B>,
-        expected: u32,
-        reads: bool,
-        r2ts: u32,
-    ) -> Self {
-        let bytes = if reads { response.data.bytes().min(u64::from(expected)) } else { 0 };
-        let bytes = u32::try_from(bytes).expect("at most the expected length");
-        let residual = Residual::between(expected, response.wanted);
+    /// The answer to `task`, whose tag is `itt`. `ack_tag` asks for DataACKs.
+    pub(super) fn new(itt: u32, response: Response<B>, task: &Task<B>, ack_tag: u32) -> Self {
+        let expected = if task.read || task.write { task.edtl } else { 0 };
+        let bytes = if task.read { response.data.bytes().min(u64::from(expected)) } else { 0 };
         Self {
             itt,
+            lun: task.lun,
+            residual: Residual::between(expected, response.wanted),
+            bidirectional: task
+                .bidirectional
+                .map_or(Residual::None, |bytes| Residual::between(bytes, 0)),
             response,
-            residual,
-            bidirectional: Residual::None,
-            bytes,
-            sent: 0,
-            data_sn: 0,
-            r2ts,
-            piece: 0,
-            piece_at: 0,
+            bytes: u32::try_from(bytes).expect("at most the expected length"),
+            r2ts: task.r2ts,
+            ack_tag,
+            at: Cursor::default(),
+            start: Cursor::default(),
         }
     }
 
-    /// What is missing of the data to be read by a command that would write too.
-    pub(super) fn with_bidirectional(self, bidirectional: Residual) -> Self {
-        Self { bidirectional, ..self }
+    /// Bytes of the data PDU at `at`.
+    fn pdu_bytes(&self, at: &Cursor, agreed: &Negotiated) -> u32 {
+        let burst = agreed.burst_bytes_max;
+        let max =
+            agreed.peer_segment_bytes_max.min(self.bytes - at.sent).min(burst - at.sent % burst);
+        match &self.response.data {
+            DataIn::Segments(segments) => max.min(segments[at.piece as usize].len - at.piece_at),
+            DataIn::None | DataIn::Bytes(_) => max,
+        }
     }
 
-    /// The next at most `max` bytes, in one piece.
-    fn cut(&mut self, max: u32) -> Payload<B> {
-        match &self.response.data {
+    /// `at` one PDU of `len` bytes further.
+    fn pass(&self, at: &mut Cursor, len: u32) {
+        at.sent += len;
+        at.data_sn += 1;
+        at.piece_at += len;
+        if let DataIn::Segments(segments) = &self.response.data
+            && at.piece_at == segments[at.piece as usize].len
+        {
+            (at.piece, at.piece_at) = (at.piece + 1, 0);
+        }
+    }
+
+    /// The place of a DataSN that was sent and not given up.
+    pub(super) fn find(&self, data_sn: u32, agreed: &Negotiated) -> Option<Cursor> {
+        let mut at = self.start;
+        while at.data_sn < data_sn && at.sent < self.bytes {
+            let len = self.pdu_bytes(&at, agreed);
+            self.pass(&mut at, len);
+        }
+        (at.data_sn == data_sn && at.sent < self.bytes).then_some(at)
+    }
+
+    /// The data PDU at `at`, which moves on. Without a status.
+    pub(super) fn data_pdu(
+        &self,
+        at: &mut Cursor,
+        agreed: &Negotiated,
+        digests: (bool, bool),
+        numbers: Numbers,
+    ) -> Outgoing<B> {
+        let (header, payload) = self.data_parts(at, agreed);
+        Outgoing::new(data::DataIn { numbers, ..header }.emit(), payload, digests)
+    }
+
+    fn data_parts(&self, at: &mut Cursor, agreed: &Negotiated) -> (data::DataIn, Payload<B>) {
+        let len = self.pdu_bytes(at, agreed);
+        let payload = match &self.response.data {
             DataIn::None => Payload::None,
             DataIn::Bytes(bytes) => {
-                let from = self.sent as usize;
-                Payload::Bytes(bytes.slice(from..from + max as usize))
+                let from = at.sent as usize;
+                Payload::Bytes(bytes.slice(from..from + len as usize))
             }
             DataIn::Segments(segments) => {
-                let piece = &segments[self.piece];
-                let part = piece.sub(self.piece_at, max.min(piece.len - self.piece_at));
-                self.piece_at += part.len;
-                if self.piece_at == piece.len {
-                    (self.piece, self.piece_at) = (self.piece + 1, 0);
-                }
-                Payload::Shared(part)
+                Payload::Shared(segments[at.piece as usize].sub(at.piece_at, len))
             }
+        };
+        let (offset, data_sn) = (at.sent, at.data_sn);
+        self.pass(at, len);
+        let last = at.sent == self.bytes;
+        let is_final = last || at.sent.is_multiple_of(agreed.burst_bytes_max);
+        // The last data is acknowledged with the status.
+        let acknowledge = is_final && !last && self.ack_tag != TAG_NONE;
+        let header = data::DataIn {
+            is_final,
+            acknowledge,
+            status: None,
+            lun: if acknowledge { self.lun } else { Lun(0) },
+            itt: self.itt,
+            ttt: if acknowledge { self.ack_tag } else { TAG_NONE },
+            numbers: Numbers::default(),
+            data_sn,
+            offset,
+            residual: Residual::None,
+        };
+        (header, payload)
+    }
+
+    /// Bytes of payload memory it holds.
+    pub(super) fn kept_bytes(&self) -> u32 {
+        u32::try_from(self.response.data.bytes()).unwrap_or(u32::MAX)
+    }
+
+    /// Data before this DataSN, which was sent, is never sent again: whole pieces are given back.
+    pub(super) fn give_up_before(&mut self, data_sn: u32, agreed: &Negotiated) {
+        let found = self.find(data_sn, agreed);
+        self.start = found.unwrap_or(self.at);
+        if let DataIn::Segments(segments) = &mut self.response.data {
+            let gone = self.start.piece.min(self.at.piece);
+            segments.drain(..gone as usize);
+            (self.start.piece, self.at.piece) = (self.start.piece - gone, self.at.piece - gone);
         }
     }
 }
@@ -160,6 +240,7 @@ impl<B: Buffer> Connection<B> {
                 self.queued_bytes -= control.data.len();
                 Some(self.send_control(control))
             }
+            None if self.recovery.is_some() => self.send_replay().or_else(|| self.send_job()),
             None => self.send_job(),
         }
     }
@@ -171,17 +252,29 @@ impl<B: Buffer> Connection<B> {
         }
         let bhs = self.stamp(bhs, stat);
         let login = bhs.opcode() == Some(Opcode::LoginResponse);
+        if stat == StatSn::Consume && !login {
+            self.keep_status(bhs, &data);
+        }
         let digests = if login { (false, false) } else { self.digests };
         let data = if data.is_empty() { Payload::None } else { Payload::Small(data) };
         Outgoing::new(bhs, data, digests)
     }
 
     fn stamp(&mut self, bhs: Bhs, stat: StatSn) -> Bhs {
-        let numbers = self.numbers();
-        if stat == StatSn::Consume {
-            self.stat_sn = self.stat_sn.wrapping_add(1);
+        let mut numbers = self.numbers();
+        match stat {
+            StatSn::Consume => self.stat_sn = self.stat_sn.wrapping_add(1),
+            StatSn::Peek => {}
+            StatSn::Again(stat_sn) => numbers.stat_sn = stat_sn,
         }
         numbers.emit(bhs)
+    }
+
+    /// A numbered response goes out for the first time.
+    fn keep_status(&mut self, bhs: Bhs, data: &[u8]) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.keep(bhs.u32_at(24), bhs, data);
+        }
     }
 
     pub(super) fn numbers(&self) -> Numbers {
@@ -194,7 +287,7 @@ impl<B: Buffer> Connection<B> {
 
     fn send_job(&mut self) -> Option<Outgoing<B>> {
         let mut job = self.jobs.pop_front()?;
-        if job.sent < job.bytes {
+        if job.at.sent < job.bytes {
             let (out, done) = self.send_data(&mut job);
             if !done {
                 // Others get their turn before this one's next PDU.
@@ -216,44 +309,32 @@ impl<B: Buffer> Connection<B> {
             itt: job.itt,
             snack_tag: 0,
             numbers: Numbers::default(),
-            exp_data_sn: job.data_sn + job.r2ts,
+            exp_data_sn: job.at.data_sn + job.r2ts,
             bidirectional_residual: job.bidirectional,
             residual: job.residual,
         }
         .emit();
         let bhs = self.stamp(bhs, StatSn::Consume);
+        if self.recovery.is_some() {
+            self.keep_status(bhs, &data);
+            if let Some(recovery) = &mut self.recovery {
+                recovery.keep_read(bhs.u32_at(24), job);
+            }
+        }
         let data = if data.is_empty() { Payload::None } else { Payload::Small(data) };
         Some(Outgoing::new(bhs, data, self.digests))
     }
 
-    /// One Data-In PDU; true if it carried the status.
+    /// One Data-In PDU; true if it carried the status. Where responses may have to be sent again,
+    /// the status goes by itself: it is kept when the data is not.
     fn send_data(&mut self, job: &mut Job<B>) -> (Outgoing<B>, bool) {
-        let burst = self.agreed.burst_bytes_max;
-        let max = self
-            .agreed
-            .peer_segment_bytes_max
-            .min(job.bytes - job.sent)
-            .min(burst - job.sent % burst);
-        let payload = job.cut(max);
-        let len = u32::try_from(payload.bytes().len()).expect("at most what was asked for");
-        let offset = job.sent;
-        job.sent += len;
-        let last = job.sent == job.bytes;
-        let status = (last && job.response.status == 0).then_some(0);
-        let mut header = data::DataIn {
-            is_final: last || job.sent.is_multiple_of(burst),
-            acknowledge: false,
-            status,
-            lun: Lun(0),
-            itt: job.itt,
-            ttt: TAG_NONE,
-            numbers: Numbers::default(),
-            data_sn: job.data_sn,
-            offset,
-            residual: Residual::None,
-        };
-        job.data_sn += 1;
-        if status.is_some() {
+        let mut at = job.at;
+        let (mut header, payload) = job.data_parts(&mut at, &self.agreed);
+        job.at = at;
+        let last = at.sent == job.bytes;
+        let status = last && job.response.status == 0 && self.recovery.is_none();
+        if status {
+            header.status = Some(0);
             header.residual = job.residual;
             self.release(job.itt);
             header.numbers = self.numbers();
@@ -261,7 +342,7 @@ impl<B: Buffer> Connection<B> {
         } else {
             header.numbers = Numbers { stat_sn: 0, ..self.numbers() };
         }
-        (Outgoing::new(header.emit(), payload, self.digests), status.is_some())
+        (Outgoing::new(header.emit(), payload, self.digests), status)
     }
 
     /// A command's answer is on its way: it is forgotten, and its place in the window is free.

@@ -5,9 +5,9 @@ use super::{
     Connection, DataIn, Event, IMMEDIATE_MAX, OPEN_BURSTS_MAX, Phase, Response, TaskFault,
 };
 use crate::iscsi::bhs::{Lun, Opcode, TAG_NONE};
+use crate::iscsi::pdu::Numbers;
 use crate::iscsi::pdu::r2t::R2t;
 use crate::iscsi::pdu::task::{Function, TaskOutcome, TaskRequest};
-use crate::iscsi::pdu::{Numbers, Residual};
 use crate::iscsi::sequence;
 use crate::iscsi::transfer::Transfer;
 use crate::memory::{Arena, Buffer};
@@ -130,9 +130,11 @@ impl<B: Buffer> Connection<B> {
         if !task.read {
             response.data = DataIn::None;
         }
-        let expected = if task.read || task.write { task.edtl } else { 0 };
-        let back = task.bidirectional.map_or(Residual::None, |bytes| Residual::between(bytes, 0));
-        let job = Job::new(itt, response, expected, task.read, task.r2ts).with_bidirectional(back);
+        let ack_tag = if self.recovery.is_some() { self.next_ttt } else { TAG_NONE };
+        let job = Job::new(itt, response, task, ack_tag);
+        if ack_tag != TAG_NONE {
+            self.new_ttt();
+        }
         self.starved.retain(|&waiting| waiting != itt);
         self.jobs.push_back(job);
         true
@@ -149,6 +151,9 @@ impl<B: Buffer> Connection<B> {
             self.finish_one();
         }
         self.jobs.retain(|job| job.itt != itt);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.forget(itt);
+        }
         self.starved.retain(|&waiting| waiting != itt);
         // R2Ts carry no data, so the count of queued bytes stays right.
         self.control.retain(|pdu| pdu.bhs.opcode() != Some(Opcode::R2t) || pdu.bhs.itt() != itt);

@@ -13,12 +13,14 @@ use corbel_proto::iscsi::target::Outgoing;
 use corbel_proto::memory::HeapBuffer;
 
 /// What a command has been sent so far.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Task {
     edtl: u32,
     read_bytes: u32,
-    data_sn: u32,
-    r2t_sn: u32,
+    /// Offset and length by DataSN.
+    data: Vec<(u32, u32)>,
+    /// Tag, offset and length by R2TSN.
+    r2ts: Vec<(u32, u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -29,10 +31,14 @@ pub(super) struct Judge {
     stat_sn: Option<u32>,
     last: Option<Numbers>,
     tasks: BTreeMap<u32, Task>,
+    /// Answered ones, whose data may be sent again.
+    done: BTreeMap<u32, Task>,
+    /// What was sent under each StatSN, if that may be sent again.
+    statuses: Option<BTreeMap<u32, Vec<u8>>>,
 }
 
 impl Judge {
-    pub(super) fn new(window: u32) -> Self {
+    pub(super) fn new(window: u32, again: bool) -> Self {
         Self {
             framer: Framer::new(),
             digests: (false, false),
@@ -40,6 +46,8 @@ impl Judge {
             stat_sn: None,
             last: None,
             tasks: BTreeMap::new(),
+            done: BTreeMap::new(),
+            statuses: again.then(BTreeMap::new),
         }
     }
 
@@ -61,6 +69,11 @@ impl Judge {
         self.tasks.remove(&itt);
     }
 
+    /// The next one.
+    pub(super) fn stat_sn(&self) -> u32 {
+        self.stat_sn.expect("a login was answered")
+    }
+
     pub(super) fn exp_cmd_sn(&self) -> u32 {
         self.last.expect("a login was answered").exp_cmd_sn
     }
@@ -76,7 +89,9 @@ impl Judge {
         let (bhs, len) = self.cut(out);
         assert!(len <= agreed.peer_segment_bytes_max, "{len} bytes in one PDU");
         let opcode = bhs.opcode().expect("an opcode of the standard's");
-        self.count(&bhs, opcode);
+        if self.count(&bhs, opcode) {
+            return None;
+        }
         match opcode {
             Opcode::DataIn => {
                 self.data_in(&DataIn::parse(&bhs).expect("readable"), len);
@@ -85,8 +100,13 @@ impl Judge {
             Opcode::R2t => {
                 let r2t = R2t::parse(&bhs);
                 let task = self.tasks.get_mut(&r2t.itt).expect("an R2T for a command");
-                assert_eq!(r2t.r2t_sn, task.r2t_sn, "{r2t:?}");
-                task.r2t_sn += 1;
+                let asks = (r2t.ttt, r2t.offset, r2t.bytes);
+                if let Some(sent) = task.r2ts.get(r2t.r2t_sn as usize) {
+                    assert!(self.statuses.is_some() && *sent == asks, "{r2t:?}");
+                    return None;
+                }
+                assert_eq!(r2t.r2t_sn as usize, task.r2ts.len(), "{r2t:?}");
+                task.r2ts.push(asks);
                 let end = r2t.offset.checked_add(r2t.bytes);
                 assert!(end.is_some_and(|end| end <= task.edtl), "{r2t:?} of {}", task.edtl);
                 assert!((1..=agreed.burst_bytes_max).contains(&r2t.bytes), "{r2t:?}");
@@ -95,8 +115,9 @@ impl Judge {
             }
             Opcode::ScsiResponse => {
                 let task = self.tasks.remove(&bhs.itt()).expect("an answer to a command");
-                let exp_data_sn = bhs.u32_at(36);
-                assert_eq!(exp_data_sn, task.data_sn + task.r2t_sn, "ExpDataSN");
+                let exp_data_sn = bhs.u32_at(36) as usize;
+                assert_eq!(exp_data_sn, task.data.len() + task.r2ts.len(), "ExpDataSN");
+                self.done.insert(bhs.itt(), task);
                 None
             }
             Opcode::LoginResponse
@@ -128,7 +149,8 @@ impl Judge {
         }
     }
 
-    fn count(&mut self, bhs: &Bhs, opcode: Opcode) {
+    /// True if it was sent before.
+    fn count(&mut self, bhs: &Bhs, opcode: Opcode) -> bool {
         let numbers = Numbers::parse(bhs);
         let open = numbers.max_cmd_sn.wrapping_sub(numbers.exp_cmd_sn).wrapping_add(1);
         assert!(open <= self.window, "a window of {open}: {numbers:?}");
@@ -140,18 +162,37 @@ impl Judge {
         self.last = Some(numbers);
         let status = opcode != Opcode::DataIn || bhs.flags() & 1 == 1;
         if !status {
-            return;
+            return false;
+        }
+        if let Some(sent) = self.statuses.as_ref().and_then(|all| all.get(&numbers.stat_sn)) {
+            // The same but for the window.
+            assert_eq!(*sent, bhs.put(28, [0; 8]).0, "{opcode:?}");
+            return true;
         }
         let stat_sn = self.stat_sn.unwrap_or(numbers.stat_sn);
         assert_eq!(numbers.stat_sn, stat_sn, "StatSN of {opcode:?}");
         let peeks = opcode == Opcode::R2t || (opcode == Opcode::NopIn && bhs.itt() == TAG_NONE);
         self.stat_sn = Some(if peeks { stat_sn } else { stat_sn.wrapping_add(1) });
+        if let Some(all) = self.statuses.as_mut().filter(|_| !peeks) {
+            all.insert(stat_sn, bhs.put(28, [0; 8]).0.to_vec());
+        }
+        false
     }
 
     fn data_in(&mut self, pdu: &DataIn, len: u32) {
+        let again = self.statuses.is_some();
+        assert!(!pdu.acknowledge || (again && pdu.is_final && pdu.ttt != TAG_NONE), "{pdu:?}");
+        assert!(pdu.status.is_none() || !again, "the status could not be sent again");
+        let (at, part) = (pdu.data_sn as usize, (pdu.offset, len));
+        let open = self.tasks.get(&pdu.itt).filter(|task| at < task.data.len());
+        let done = self.done.get(&pdu.itt).filter(|_| !self.tasks.contains_key(&pdu.itt));
+        if let Some(task) = open.or(done) {
+            assert!(again && task.data[at] == part, "not as it was sent: {pdu:?}");
+            return;
+        }
         let task = self.tasks.get_mut(&pdu.itt).expect("data for a command");
-        assert_eq!((pdu.data_sn, pdu.offset), (task.data_sn, task.read_bytes), "{pdu:?}");
-        task.data_sn += 1;
+        assert_eq!((at, pdu.offset), (task.data.len(), task.read_bytes), "{pdu:?}");
+        task.data.push(part);
         task.read_bytes += len;
         assert!(task.read_bytes <= task.edtl, "more than was expected: {pdu:?}");
         if pdu.status.is_some() {

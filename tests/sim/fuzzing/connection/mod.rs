@@ -7,14 +7,14 @@
 //! ```
 //!
 //! MaxCmdSN and ExpCmdSN never go back and the window is never wider than configured; StatSN
-//! counts; data and R2Ts stay inside what was announced; data that came undamaged arrives
-//! unchanged. Whatever happened, once everything is answered the whole window is open again.
+//! counts; data and R2Ts stay inside what was announced; data that came undamaged, or that a digest
+//! found damaged, arrives unchanged; what is sent again is what was sent. Whatever happened, once everything is answered the whole window is open again.
 
 mod heard;
 
 use std::collections::BTreeMap;
 
-use corbel_proto::iscsi::bhs::{Bhs, Lun, TAG_NONE};
+use corbel_proto::iscsi::bhs::{BHS_BYTES, Bhs, Lun, TAG_NONE};
 use corbel_proto::iscsi::digest::Digest as Sum;
 use corbel_proto::iscsi::framer;
 use corbel_proto::iscsi::params::{Digest, Negotiated};
@@ -25,6 +25,7 @@ use corbel_proto::iscsi::pdu::logout::{self, LogoutRequest, Reason};
 use corbel_proto::iscsi::pdu::nop::NopOut;
 use corbel_proto::iscsi::pdu::r2t::R2t;
 use corbel_proto::iscsi::pdu::scsi::{Attribute, ScsiCommand};
+use corbel_proto::iscsi::pdu::snack::Snack;
 use corbel_proto::iscsi::pdu::task::{Function, TaskOutcome, TaskRequest};
 use corbel_proto::iscsi::pdu::text::{TextRequest, TextResponse};
 use corbel_proto::iscsi::target::{Closed, Config, Connection, DataIn, Event, Response};
@@ -95,6 +96,9 @@ impl Bench {
             initial_r2t: mode & 4 == 4,
             immediate_data: mode & 8 == 0,
             outstanding_r2t_max: u16::from(mode >> 4 & 3) + 1,
+            recovery_level: mode >> 6 & 1,
+            data_pdu_in_order: mode & 0x80 == 0,
+            data_sequence_in_order: mode & 0x80 == 0,
             ..Negotiated::default()
         };
         let now = Instant::from_nanos(1);
@@ -104,7 +108,7 @@ impl Bench {
             agreed,
             now,
             cmd_sn: CMD_SN,
-            judge: Judge::new(WINDOW),
+            judge: Judge::new(WINDOW, agreed.recovery_level > 0),
             r2ts: Vec::new(),
             open: BTreeMap::new(),
             functions: Vec::new(),
@@ -172,7 +176,9 @@ impl Bench {
         if how & 0x80 == 0x80 {
             let at = script.index(bytes.len());
             bytes[at] ^= script.u8();
-            self.damaged = true;
+            // A digest finds it, and what it covers is failed or sent again.
+            let header = BHS_BYTES + if self.judge.digests_on().0 { 4 } else { 0 };
+            self.damaged |= !self.judge.digests_on().1 || at < header;
             self.lost |= (4..8).contains(&at);
         }
         self.receive(&bytes, how & 0x3f);
@@ -335,6 +341,21 @@ impl Bench {
             2 => {
                 let reason = Reason::CloseSession;
                 LogoutRequest { immediate, reason, itt, cid: 0, cmd_sn, exp_stat_sn: 0 }.emit()
+            }
+            _ if what & 4 == 4 => {
+                // Wrong numbers, right ones, and an acknowledgement of some of what was sent.
+                let (begin, run) = (u32::from(skew >> 4), u32::from(skew & 7));
+                let first = self.judge.stat_sn().wrapping_sub(u32::from(what >> 5));
+                Snack {
+                    kind: what >> 3 & 3,
+                    lun: Lun(0),
+                    itt: itt & 15,
+                    ttt: u32::from(skew),
+                    exp_stat_sn: if skew & 8 == 8 { first } else { 0 },
+                    begin: if what >> 3 & 3 == 1 { first.wrapping_add(begin) } else { begin },
+                    run,
+                }
+                .emit()
             }
             _ => {
                 let mut bhs = Bhs([what; 48]);

@@ -131,14 +131,14 @@ fn r2t_waits_for_memory_in_order() {
     assert_eq!(talk.one().0.itt(), 2);
 }
 
-fn ping(talk: &mut Talk, data: &[u8]) {
+pub(super) fn ping(talk: &mut Talk, data: &[u8]) {
     let nop = NopOut {
         immediate: true,
         lun: Lun(0),
         itt: 0x77,
         ttt: TAG_NONE,
         cmd_sn: talk.cmd_sn,
-        exp_stat_sn: 0,
+        exp_stat_sn: talk.exp_stat_sn,
     };
     talk.send(nop.emit(), data);
 }

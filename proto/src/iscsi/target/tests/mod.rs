@@ -1,6 +1,7 @@
 //! Conversations, PDU by PDU. Here: the initiator that leads them, and how data moves.
 
 mod conduct;
+mod recovery;
 
 use super::*;
 use crate::iscsi::bhs::{FINAL, Opcode};
@@ -24,6 +25,8 @@ struct Talk {
     digests: (bool, bool),
     framer: Framer,
     cmd_sn: u32,
+    /// ExpStatSN of what it sends; 0 acknowledges nothing.
+    exp_stat_sn: u32,
 }
 
 /// A PDU the target sent: header and data.
@@ -41,6 +44,7 @@ impl Talk {
             digests: (false, false),
             framer: Framer::new(),
             cmd_sn: 100,
+            exp_stat_sn: 0,
         }
     }
 
@@ -129,7 +133,7 @@ impl Talk {
             itt,
             edtl,
             cmd_sn: sn,
-            exp_stat_sn: 0,
+            exp_stat_sn: self.exp_stat_sn,
             cdb: [0x2a; 16],
         };
         self.send(command.emit(), data);
@@ -137,7 +141,15 @@ impl Talk {
 
     fn data_out(&mut self, itt: u32, ttt: u32, data_sn: u32, offset: u32, data: &[u8], last: bool) {
         let lun = Lun::new(0);
-        let pdu = DataOut { is_final: last, lun, itt, ttt, exp_stat_sn: 0, data_sn, offset };
+        let pdu = DataOut {
+            is_final: last,
+            lun,
+            itt,
+            ttt,
+            exp_stat_sn: self.exp_stat_sn,
+            data_sn,
+            offset,
+        };
         self.send(pdu.emit(), data);
     }
 
