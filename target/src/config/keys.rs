@@ -249,6 +249,14 @@ const LIST: &[Key] = &[
     ),
     key(
         "target",
+        "recovery_level",
+        "0 or 1",
+        "0",
+        "The highest ErrorRecoveryLevel that is agreed on. Above 0, responses and up to 4 MiB of \
+         read data a connection are kept until the initiator has acknowledged them.",
+    ),
+    key(
+        "target",
         "redirect",
         "table",
         "none",

@@ -305,6 +305,8 @@ pub struct Target {
     pub commands: Option<u16>,
     /// Where new logins are sent instead.
     pub redirect: Option<Redirect>,
+    /// The highest ErrorRecoveryLevel that is agreed on.
+    pub recovery_level: u8,
 }
 
 /// Another place for a target.
@@ -332,6 +334,7 @@ impl Target {
             sessions: None,
             commands: None,
             redirect: None,
+            recovery_level: 0,
         }
     }
 

@@ -101,7 +101,7 @@ impl LogicalUnits {
                 header: target.header_digest == DigestChoice::Require,
                 data: target.data_digest == DigestChoice::Require,
             },
-            terms: Terms::default(),
+            terms: Terms { recovery_level_max: target.recovery_level, ..Terms::default() },
             commands_max: target.commands.map(u32::from),
             redirect: target
                 .redirect

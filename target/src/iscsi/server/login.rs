@@ -140,6 +140,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         }
         conn.wire.enter_full_feature(&agreed, cx.host.now());
         conn.full = true;
+        conn.keeps = agreed.recovery_level > 0;
+        self.keepers += usize::from(conn.keeps);
         self.half_open -= 1;
         self.arm(id);
         self.touch(id);

@@ -121,6 +121,8 @@ struct Conn<B> {
     /// It is in the list of [`IscsiServer::poll_ready`].
     queued: bool,
     close_told: bool,
+    /// It may be asked to send things again, and keeps them.
+    keeps: bool,
     /// Its entry in the table of timers.
     armed: Option<Instant>,
 }
@@ -196,6 +198,10 @@ pub struct IscsiServer<B, D: Device<B>> {
     waiters: u64,
     timers: BTreeSet<(Instant, ConnId)>,
     starving: HashSet<ConnId>,
+    /// Connections that keep what they may have to send again.
+    keepers: usize,
+    /// A command found no memory.
+    short: bool,
     ready: VecDeque<ConnId>,
     closing: VecDeque<ConnId>,
     stop_at: Option<Instant>,
@@ -220,6 +226,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             waiters: 0,
             timers: BTreeSet::new(),
             starving: HashSet::new(),
+            keepers: 0,
+            short: false,
             ready: VecDeque::new(),
             closing: VecDeque::new(),
             stop_at: None,
@@ -256,6 +264,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             full: false,
             queued: false,
             close_told: false,
+            keeps: false,
             armed: None,
         });
         let id = ConnId::new(key, self.generation);
@@ -345,6 +354,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         if !conn.full {
             self.half_open -= 1;
         }
+        self.keepers -= usize::from(conn.keeps);
     }
 
     /// Memory may have come back: commands that wait for it go on. Call it once per turn.
@@ -352,6 +362,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     where
         H: Host<Memory = B, Buf = B>,
     {
+        let short = std::mem::take(&mut self.short) || cx.engine.starved() > 0;
+        if self.keepers > 0 && (short || !self.starving.is_empty()) {
+            // What is kept in case it must be sent again is the first to go.
+            self.conns.iter_mut().for_each(|(_, conn)| conn.wire.forget_reads());
+        }
         if self.starving.is_empty() {
             return;
         }

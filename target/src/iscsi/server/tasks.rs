@@ -79,6 +79,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
         session.commands += 1;
         if let Some(fault) = command.fault {
+            self.short |= fault == TaskFault::NoMemory;
             conn.wire.respond(command.itt, D::faulty(fault));
             return;
         }
@@ -124,6 +125,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     }
 
     pub(super) fn data_failed(&mut self, id: ConnId, itt: u32, fault: TaskFault) {
+        self.short |= fault == TaskFault::NoMemory;
         let Some(conn) = self.conns.get_mut(id.key()) else { return };
         let session = conn.session.and_then(|tsih| self.sessions.get_mut(&tsih));
         if session.is_some_and(|session| session.tasks.remove(&itt).is_some()) {

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! MaxCmdSN and ExpCmdSN never go back and the window is never wider than configured; StatSN
-//! counts; data and R2Ts stay inside what was announced; data that came undamaged, or that a digest
-//! found damaged, arrives unchanged; what is sent again is what was sent. Whatever happened, once everything is answered the whole window is open again.
+//! counts; data and R2Ts stay inside what was announced; data that came undamaged, or that a
+//! digest found damaged, arrives unchanged; what is sent again is what was sent. Whatever happened,
+//! once everything is answered the whole window is open again.
 
 mod heard;
 

@@ -3,10 +3,12 @@
 mod disk;
 mod evict;
 mod hostile;
+mod recovery;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use corbel_proto::iscsi::bhs::{BHS_BYTES, Bhs, FINAL, Lun as WireLun, Opcode, TAG_NONE};
+use corbel_proto::iscsi::login::directory::Terms;
 use corbel_proto::iscsi::pdu::login::{Isid, LoginRequest, LoginResponse, Stage};
 use corbel_proto::iscsi::pdu::scsi::{Attribute, ScsiCommand, ScsiResponse};
 use corbel_proto::iscsi::pdu::task::{Function, TaskOutcome, TaskRequest, TaskResponse};
@@ -96,7 +98,7 @@ fn targets(allow: Allow) -> Arc<Targets<Disk>> {
         chap: None,
         sessions_max: 8,
         digests_required: Default::default(),
-        terms: Default::default(),
+        terms: Terms { connections_max: 4, recovery_level_max: 2 },
         commands_max: None,
         redirect: None,
     };
