@@ -75,6 +75,8 @@ pub enum BlockError {
     Unsupported,
     /// The store is gone (ENODEV, ENXIO, closed).
     Gone,
+    /// What is on it is being made unreadable, or was not quite. No store says so.
+    Sanitizing,
 }
 
 /// Names a submitted [`BlockOp`] until its completion. Chosen by the machine.

@@ -163,11 +163,12 @@ impl<B: Buffer> Shard<B> {
 
     /// Once per turn: what waited for memory or for a time.
     pub fn tick<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H) {
-        if self.engine.starved() > 0 {
+        let due = self.engine.next_timeout().is_some_and(|due| due <= host.now());
+        if due || self.engine.starved() > 0 {
             self.engine.tick(host);
         }
         self.iscsi.turn(&mut Context { host, engine: &mut self.engine });
-        if self.next_timeout().is_some_and(|due| due <= host.now()) {
+        if self.iscsi.next_timeout().is_some_and(|due| due <= host.now()) {
             self.iscsi.timeout(&mut Context { host, engine: &mut self.engine });
         }
         self.settle(host);
@@ -180,7 +181,7 @@ impl<B: Buffer> Shard<B> {
 
     /// When [`Self::tick`] is due at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.iscsi.next_timeout()
+        [self.iscsi.next_timeout(), self.engine.next_timeout()].into_iter().flatten().min()
     }
 
     /// Hands outcomes to whoever asked, until there are none left.

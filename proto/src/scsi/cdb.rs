@@ -3,150 +3,16 @@
 //! Reserved bits are ignored, as SPC-4 allows and old initiators need; fields that would change
 //! the meaning of a transfer (protection information, NACA) are refused with a field pointer.
 
+mod fields;
+
 use super::opcode::{Class, Opcode};
 use super::reservation::{InAction, OutAction};
 use super::sense::{Condition, Sense};
 
-/// Consecutive blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    /// First block.
-    pub lba: u64,
-    /// Blocks; zero is zero, except where a command says otherwise.
-    pub blocks: u32,
-    /// The byte of the CDB where the block count begins, to point at when it is refused.
-    pub count_at: u8,
-}
-
-/// What VERIFY compares (BYTCHK, SBC-3 5.29).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteCheck {
-    /// Nothing: only that the blocks can be read.
-    Readable,
-    /// The blocks with as many blocks of payload.
-    Payload,
-    /// Each block with the one block of payload.
-    OneBlock,
-}
-
-/// START STOP UNIT (SBC-3 5.25).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StartStop {
-    /// POWER CONDITION; zero lets `start` and `load_eject` speak.
-    pub power_condition: u8,
-    /// NO_FLUSH: the medium need not be made stable first.
-    pub no_flush: bool,
-    /// LOEJ.
-    pub load_eject: bool,
-    /// START.
-    pub start: bool,
-}
-
-/// WRITE SAME (SBC-3 5.42).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WriteSame {
-    /// Where.
-    pub extent: Extent,
-    /// UNMAP: deallocation will do.
-    pub unmap: bool,
-    /// ANCHOR.
-    pub anchor: bool,
-    /// NDOB: no payload, the block is zeros.
-    pub no_payload: bool,
-}
-
-/// MODE SENSE (SPC-4 6.11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ModeSense {
-    /// The 10-byte command, which has the longer header.
-    pub ten: bool,
-    /// DBD: leave the block descriptor out.
-    pub no_descriptor: bool,
-    /// LLBAA: a long LBA block descriptor is welcome.
-    pub long_lba: bool,
-    /// PC: 0 current, 1 changeable, 2 default, 3 saved.
-    pub control: u8,
-    /// PAGE CODE, 0x3f for all.
-    pub page: u8,
-    /// SUBPAGE CODE, 0xff for all.
-    pub subpage: u8,
-    /// ALLOCATION LENGTH.
-    pub allocation: u16,
-}
-
-/// MODE SELECT (SPC-4 6.9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ModeSelect {
-    /// The 10-byte command, which has the longer header.
-    pub ten: bool,
-    /// PF: the pages are those of the standard.
-    pub page_format: bool,
-    /// SP: save them.
-    pub save: bool,
-    /// PARAMETER LIST LENGTH.
-    pub len: u16,
-}
-
-/// REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReportOpcodes {
-    /// RCTD: with command timeouts descriptors.
-    pub timeouts: bool,
-    /// REPORTING OPTIONS: 0 all, 1 to 3 one command.
-    pub options: u8,
-    /// REQUESTED OPERATION CODE.
-    pub code: u8,
-    /// REQUESTED SERVICE ACTION.
-    pub service_action: u16,
-    /// ALLOCATION LENGTH.
-    pub allocation: u32,
-}
-
-/// LOG SENSE (SPC-4 6.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogSense {
-    /// SP: save the parameters.
-    pub save: bool,
-    /// PAGE CODE.
-    pub page: u8,
-    /// SUBPAGE CODE.
-    pub subpage: u8,
-    /// PARAMETER POINTER.
-    pub pointer: u16,
-    /// ALLOCATION LENGTH.
-    pub allocation: u16,
-}
-
-/// PERSISTENT RESERVE OUT (SPC-4 6.16).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReserveOut {
-    /// SERVICE ACTION.
-    pub action: OutAction,
-    /// SCOPE and TYPE, as they stand.
-    pub scope_type: u8,
-    /// PARAMETER LIST LENGTH.
-    pub len: u32,
-}
-
-/// RESERVE and RELEASE of SPC-2 (7.21 to 7.24).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LegacyReserve {
-    /// RELEASE.
-    pub release: bool,
-    /// Extents or third parties are named, by the byte and bit that says so.
-    pub odd: Option<(u16, u8)>,
-}
-
-/// READ DEFECT DATA (SBC-3 5.17).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadDefects {
-    /// The 12-byte command, which has the longer header.
-    pub twelve: bool,
-    /// REQ_PLIST, REQ_GLIST and DEFECT LIST FORMAT, as they stand in a byte of the answer.
-    pub lists: u8,
-    /// ALLOCATION LENGTH.
-    pub allocation: u32,
-}
+pub use fields::{
+    ByteCheck, Extent, LegacyReserve, LogSense, ModeSelect, ModeSense, ReadDefects, ReportOpcodes,
+    ReserveOut, Sanitize, SanitizeMethod, StartStop, WriteSame,
+};
 
 /// A command, parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,6 +139,7 @@ pub enum Command {
         /// PARAMETER LIST LENGTH.
         len: u16,
     },
+    Sanitize(Sanitize),
     StartStop(StartStop),
     PreventAllow {
         /// PREVENT: 0 allows, 1 prevents removal.
@@ -369,6 +236,14 @@ impl Cdb {
         }
     }
 
+    fn service_in(&self) -> Command {
+        let allocation = self.u32(10);
+        match self.0[1] & 0x1f {
+            GET_LBA_STATUS => Command::GetLbaStatus { lba: self.u64(2), allocation },
+            _ => Command::ReadCapacity16 { allocation },
+        }
+    }
+
     fn command(&self) -> Result<Command, Sense> {
         let fua = self.bit(1, 3);
         Ok(match self.0[0] {
@@ -405,6 +280,7 @@ impl Cdb {
                 len: self.u32(5),
             }),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
+            0x48 => Command::Sanitize(self.sanitize()?),
             0x89 => {
                 let blocks = u32::from(self.unprotected()?.0[13]);
                 let extent = Extent { lba: self.u64(2), blocks, count_at: 13 };
@@ -416,10 +292,6 @@ impl Cdb {
                 let extent = Extent { lba: self.u64(2), blocks, count_at: 12 };
                 Command::WriteAtomic { extent, fua, boundary: self.u16(10) }
             }
-            0x9e if self.0[1] & 0x1f == GET_LBA_STATUS => {
-                Command::GetLbaStatus { lba: self.u64(2), allocation: self.u32(10) }
-            }
-            0x9e => Command::ReadCapacity16 { allocation: self.u32(10) },
             0xa0 => Command::ReportLuns { select: self.0[2], allocation: self.u32(6) },
             0x4d => Command::LogSense(LogSense {
                 save: self.bit(1, 0),
@@ -428,6 +300,7 @@ impl Cdb {
                 pointer: self.u16(5),
                 allocation: self.u16(7),
             }),
+            0x9e => self.service_in(),
             0xa3 => self.maintenance_in()?,
             0xa4 => Command::SetPortGroups { len: self.u32(6) },
             _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
@@ -542,6 +415,28 @@ impl Cdb {
             anchor: self.bit(1, 4),
             no_payload: self.0[0] == 0x93 && self.bit(1, 0),
         }
+    }
+
+    /// What it may destroy is too much for a bit that is not understood.
+    fn sanitize(&self) -> Result<Sanitize, Sense> {
+        if self.bit(1, 6) {
+            return Err(Sense::invalid_cdb(1, Some(6)));
+        }
+        if let Some(at) = (2..7).find(|at| self.0[*at] != 0) {
+            return Err(Sense::invalid_cdb(u16::try_from(at).unwrap_or(0), None));
+        }
+        let method = match self.0[1] & 0x1f {
+            0x01 => SanitizeMethod::Overwrite,
+            0x02 => SanitizeMethod::BlockErase,
+            0x1f => SanitizeMethod::ExitFailureMode,
+            _ => return Err(Sense::invalid_cdb(1, Some(4))),
+        };
+        Ok(Sanitize {
+            method,
+            immediate: self.bit(1, 7),
+            unrestricted: self.bit(1, 5),
+            len: self.u16(7),
+        })
     }
 
     fn report_opcodes(&self) -> ReportOpcodes {

@@ -8,7 +8,7 @@
 //! mode.rs      mode pages and headers       capacity.rs  READ CAPACITY data
 //! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
-//! unmap.rs     the UNMAP parameter list
+//! unmap.rs, sanitize.rs   parameter lists of UNMAP and SANITIZE
 //! reservation.rs, transport_id.rs   PERSISTENT RESERVE IN and OUT, and how they name initiators
 //! status.rs    the status byte
 //! ```
@@ -24,6 +24,7 @@ pub mod lun;
 pub mod mode;
 pub mod opcode;
 pub mod reservation;
+pub mod sanitize;
 pub mod sense;
 pub mod status;
 pub mod transport_id;

@@ -24,6 +24,8 @@ pub enum Class {
     Write,
     /// Makes written blocks stable.
     Flush,
+    /// Makes all blocks unreadable, or ends an attempt to.
+    Erase,
 }
 
 /// One command.
@@ -85,9 +87,10 @@ const BY_CODE: [u8; 256] = {
 /// Short names for the bytes of a usage mask: an LBA or length is all ones.
 #[rustfmt::skip]
 pub const OPCODES: &[Opcode] = {
-    use Class::{Configure, Flush, Identify, Inspect, Medium, Read, Reserve, Write};
+    use Class::{Configure, Erase, Flush, Identify, Inspect, Medium, Read, Reserve, Write};
     const F: u8 = 0xff;
     const IN: &[u8] = &[0x5e, 0x1f, 0, 0, 0, 0, 0, F, F, 0];
+    const SANITIZE: &[u8] = &[0x48, 0xff, F, F, F, F, F, F, F, 0];
     const OUT: &[u8] = &[0x5f, 0x1f, F, 0, 0, F, F, F, F, 0];
     &[
         op("TEST UNIT READY", Medium, &[0x00, 0, 0, 0, 0, 0]),
@@ -111,6 +114,9 @@ pub const OPCODES: &[Opcode] = {
         op("READ DEFECT DATA(10)", Read, &[0x37, 0, 0x1f, 0, 0, 0, 0, F, F, 0]),
         op("WRITE SAME(10)", Write, &[0x41, 0xf8, F, F, F, F, 0, F, F, 0]),
         op("UNMAP", Write, &[0x42, 0x01, 0, 0, 0, 0, 0, F, F, 0]),
+        action("SANITIZE OVERWRITE", 0x01, Erase, SANITIZE),
+        action("SANITIZE BLOCK ERASE", 0x02, Erase, SANITIZE),
+        action("SANITIZE EXIT FAILURE MODE", 0x1f, Erase, SANITIZE),
         op("LOG SENSE", Inspect, &[0x4d, 0x01, F, F, 0, F, F, F, F, 0]),
         op("MODE SELECT(10)", Configure, &[0x55, 0x11, 0, 0, 0, 0, 0, F, F, 0]),
         op("RESERVE(10)", Reserve, &[0x56, 0x13, 0, 0, 0, 0, 0, 0, 0, 0]),

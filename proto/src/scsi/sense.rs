@@ -72,6 +72,7 @@ macro_rules! conditions {
 conditions! {
     NO_ADDITIONAL_SENSE_INFORMATION = NoSense, 0x00, 0x00;
     CAUSE_NOT_REPORTABLE = NotReady, 0x04, 0x00;
+    SANITIZE_IN_PROGRESS = NotReady, 0x04, 0x1b;
     INITIALIZING_COMMAND_REQUIRED = NotReady, 0x04, 0x02;
     ASYMMETRIC_ACCESS_STATE_TRANSITION = NotReady, 0x04, 0x0a;
     TARGET_PORT_IN_STANDBY_STATE = NotReady, 0x04, 0x0b;
@@ -79,6 +80,7 @@ conditions! {
     MEDIUM_NOT_PRESENT = NotReady, 0x3a, 0x00;
     WRITE_ERROR = MediumError, 0x0c, 0x00;
     UNRECOVERED_READ_ERROR = MediumError, 0x11, 0x00;
+    SANITIZE_COMMAND_FAILED = MediumError, 0x31, 0x03;
     INTERNAL_TARGET_FAILURE = HardwareError, 0x44, 0x00;
     SET_TARGET_PORT_GROUPS_COMMAND_FAILED = HardwareError, 0x67, 0x0a;
     INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT = IllegalRequest, 0x0e, 0x03;
@@ -136,11 +138,13 @@ pub struct Sense {
     pub information: Option<u64>,
     /// The refused field.
     pub pointer: Option<FieldPointer>,
+    /// PROGRESS INDICATION: how much is done, in 65,536ths. Only without a pointer.
+    pub progress: Option<u16>,
 }
 
 impl From<Condition> for Sense {
     fn from(condition: Condition) -> Self {
-        Self { condition, information: None, pointer: None }
+        Self { condition, information: None, pointer: None, progress: None }
     }
 }
 
@@ -151,6 +155,7 @@ impl Sense {
             condition: Condition::INVALID_FIELD_IN_CDB,
             information: None,
             pointer: Some(FieldPointer { in_cdb: true, byte, bit }),
+            progress: None,
         }
     }
 
@@ -160,6 +165,7 @@ impl Sense {
             condition: Condition::INVALID_FIELD_IN_PARAMETER_LIST,
             information: None,
             pointer: Some(FieldPointer { in_cdb: false, byte, bit }),
+            progress: None,
         }
     }
 
@@ -167,6 +173,21 @@ impl Sense {
     pub const fn with_information(mut self, information: u64) -> Self {
         self.information = Some(information);
         self
+    }
+
+    /// The same with PROGRESS INDICATION (SPC-4 4.5.2.4.4), for NOT READY and NO SENSE.
+    pub const fn with_progress(mut self, progress: u16) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// SENSE KEY SPECIFIC, if there is anything to say.
+    fn specific(&self) -> Option<[u8; 3]> {
+        let progress = |progress: u16| {
+            let [high, low] = progress.to_be_bytes();
+            [0x80, high, low] // SKSV
+        };
+        self.pointer.map(FieldPointer::sense_key_specific).or(self.progress.map(progress))
     }
 
     /// The bytes: descriptor format (0x72) if `descriptor`, else fixed format (0x70).
@@ -194,8 +215,8 @@ impl Sense {
         b[7] = FIXED_BYTES - 8; // ADDITIONAL SENSE LENGTH
         b[12] = self.condition.asc;
         b[13] = self.condition.ascq;
-        if let Some(pointer) = self.pointer {
-            b[15..18].copy_from_slice(&pointer.sense_key_specific());
+        if let Some(specific) = self.specific() {
+            b[15..18].copy_from_slice(&specific);
         }
         out.len = FIXED_BYTES;
     }
@@ -213,10 +234,10 @@ impl Sense {
             b[at + 4..at + 12].copy_from_slice(&information.to_be_bytes());
             at += 12;
         }
-        if let Some(pointer) = self.pointer {
+        if let Some(specific) = self.specific() {
             b[at] = 0x02; // sense key specific
             b[at + 1] = 0x06;
-            b[at + 4..at + 7].copy_from_slice(&pointer.sense_key_specific());
+            b[at + 4..at + 7].copy_from_slice(&specific);
             at += 8;
         }
         let len = u8::try_from(at).expect("at most 28");
@@ -243,12 +264,9 @@ impl Sense {
             .map(|b| u64::from(u32::from_be_bytes(b.try_into().expect("four bytes"))));
         let asc = bytes.get(12).copied().unwrap_or(0);
         let ascq = bytes.get(13).copied().unwrap_or(0);
-        let pointer = bytes.get(15..18).filter(|_| key == Key::IllegalRequest);
-        Some(Self {
-            condition: Condition { key, asc, ascq },
-            information,
-            pointer: pointer.and_then(FieldPointer::parse),
-        })
+        let mut sense = Self { information, ..Self::from(Condition { key, asc, ascq }) };
+        sense.take_specific(bytes.get(15..).unwrap_or_default());
+        Some(sense)
     }
 
     fn parse_descriptor(bytes: &[u8]) -> Option<Self> {
@@ -262,14 +280,25 @@ impl Sense {
                 (0x00, [flags, _, information @ ..]) if flags & 0x80 != 0 => {
                     sense.information = information.first_chunk().map(|b| u64::from_be_bytes(*b));
                 }
-                (0x02, [_, _, specific @ ..]) if key == Key::IllegalRequest => {
-                    sense.pointer = FieldPointer::parse(specific);
-                }
+                (0x02, [_, _, specific @ ..]) => sense.take_specific(specific),
                 _ => {}
             }
             rest = next;
         }
         Some(sense)
+    }
+}
+
+impl Sense {
+    /// Reads SENSE KEY SPECIFIC as the sense key has it.
+    fn take_specific(&mut self, specific: &[u8]) {
+        match (self.condition.key, specific) {
+            (Key::IllegalRequest, _) => self.pointer = FieldPointer::parse(specific),
+            (Key::NotReady | Key::NoSense, &[flags, high, low, ..]) if flags & 0x80 != 0 => {
+                self.progress = Some(u16::from_be_bytes([high, low]));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -363,6 +392,7 @@ mod tests {
             Sense::invalid_cdb(10, None),
             Sense::invalid_parameter(300, Some(3)),
             Sense::from(Condition::CAPACITY_DATA_HAS_CHANGED),
+            Sense::from(Condition::SANITIZE_IN_PROGRESS).with_progress(0x1234),
         ];
         for sense in all {
             for descriptor in [false, true] {

@@ -222,9 +222,11 @@ impl BlockLimits {
 }
 
 /// The body of page B1: does it spin (SBC-3 6.5.2). The rate of a disk that does is not known.
-pub fn characteristics(rotational: bool) -> Vec<u8> {
+/// `erasable`: SANITIZE BLOCK ERASE is there, and what it erased can be read.
+pub fn characteristics(rotational: bool, erasable: bool) -> Vec<u8> {
     let mut out = vec![0; 60];
     out[1] = u8::from(!rotational); // MEDIUM ROTATION RATE: 0 not reported, 1 does not rotate
+    out[3] = u8::from(erasable) << 6; // WABEREQ 01b
     out
 }
 

@@ -69,7 +69,8 @@ impl Store {
     }
 
     /// Whether there is anything stored at `offset`, and how many bytes from there on are alike.
-    /// Only image files can tell; what cannot tell has stored everything. May wait for the disk.
+    /// Only image files and memory can tell; what cannot tell has stored everything. May wait for
+    /// the disk.
     ///
     /// # Errors
     /// If the file could not be asked.
@@ -79,6 +80,9 @@ impl Store {
         let size = self.current_size()?;
         let rest = size.checked_sub(offset).filter(|rest| *rest > 0);
         let rest = rest.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if let Backing::Memory(memory) = &self.backing {
+            return Ok(memory.extent(offset));
+        }
         let (Backing::File { fd, .. }, Kind::ImageFile) = (&self.backing, self.facts.kind) else {
             return Ok((rest, true));
         };
@@ -167,7 +171,7 @@ impl Store {
         }
         self.check(offset, len, self.facts.read_only)?;
         if let Backing::Memory(memory) = &self.backing {
-            memory.clear(offset, len);
+            memory.clear(offset, len, mode & libc::FALLOC_FL_PUNCH_HOLE != 0);
         }
         Ok(())
     }

@@ -34,6 +34,28 @@ impl Shared {
         unsafe { copy_racing(data.as_ptr(), self.0.base().add(at), data.len()) };
     }
 
+    /// Gives memory back to the system; it reads as zeros.
+    pub(super) fn give_back(&self, at: usize, len: usize) {
+        self.check(at, len);
+        // SAFETY: no memory is involved.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+        let pages = page > 0 && (at | len).is_multiple_of(page);
+        // SAFETY: the range lies in our private anonymous mapping, where the advice does nothing
+        // but replace pages by zeros; nobody has a reference into it, and copies that race with it
+        // see bytes of before or after.
+        let advised = pages
+            && unsafe {
+                let start = self.0.base().add(at).cast();
+                libc::madvise(start, len, libc::MADV_DONTNEED) == 0
+            };
+        if !advised {
+            let zeros = [0; 4096];
+            for from in (at..at + len).step_by(zeros.len()) {
+                self.copy_in(from, &zeros[..zeros.len().min(at + len - from)]);
+            }
+        }
+    }
+
     fn check(&self, at: usize, len: usize) {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len()), "outside the store");
     }

@@ -82,6 +82,23 @@ fn an_absent_image_is_made_when_asked() {
 }
 
 #[test]
+fn memory_tells_which_pages_it_holds_and_gives_whole_ones_back() {
+    let store = Store::open(&Spec::Memory(1 << 16), Options::default()).unwrap();
+    assert_eq!(store.extent(0).unwrap(), (1 << 16, false));
+    store.write_memory(4096 + 512, &[7; 8192]).unwrap(); // pages 1 to 3
+    assert_eq!(store.extent(0).unwrap(), (4096, false));
+    assert_eq!(store.extent(4096).unwrap(), (3 * 4096, true));
+    store.clear_memory(libc::FALLOC_FL_PUNCH_HOLE, 4608, 8192).unwrap(); // only page 2 wholly
+    assert_eq!(store.extent(4096).unwrap(), (4096, true));
+    assert_eq!(store.extent(8192 + 512).unwrap(), (4096 - 512, false));
+    let mut data = [1; 16384];
+    store.read_memory(0, &mut data).unwrap();
+    assert_eq!(data, [0; 16384]);
+    store.clear_memory(libc::FALLOC_FL_ZERO_RANGE, 0, 4096).unwrap();
+    assert_eq!(store.extent(0).unwrap(), (8192, true));
+}
+
+#[test]
 fn memory_is_shared_by_threads_and_bounded() {
     let store = Arc::new(Store::open(&Spec::Memory(1 << 16), Options::default()).unwrap());
     let writers: Vec<_> = (1..=4u8)

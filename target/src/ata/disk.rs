@@ -288,7 +288,7 @@ impl Pending {
             }
             (Outcome::Failed(BlockError::Medium), PendingKind::Change) => Fault::DeviceFault,
             (Outcome::Failed(BlockError::Medium), _) => Fault::Uncorrectable,
-            (Outcome::Failed(BlockError::Gone), _) => Fault::DeviceFault,
+            (Outcome::Failed(BlockError::Gone | BlockError::Sanitizing), _) => Fault::DeviceFault,
             (Outcome::Failed(BlockError::NoSpace | BlockError::Unsupported), _)
             | (Outcome::Cancelled | Outcome::Miscompare(_), _)
             | (Outcome::Data(_) | Outcome::Extents(_) | Outcome::Done, _) => Fault::Aborted,

@@ -103,6 +103,14 @@ const LIST: &[Key] = &[
     ),
     key(
         "export",
+        "sanitize_rate",
+        "size",
+        "no limit",
+        "Bytes a second that SCSI SANITIZE writes at most, for the sake of others on the same \
+         disks.",
+    ),
+    key(
+        "export",
         "acknowledge",
         "\"stable\" or \"cached\"",
         "\"stable\"",

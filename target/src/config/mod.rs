@@ -206,6 +206,8 @@ pub struct Export {
     pub removable: bool,
     /// Thin provisioning is reported.
     pub thin: bool,
+    /// Bytes a second that SANITIZE writes at most; 0 is no limit.
+    pub sanitize_rate: u64,
     /// When an AoE write is acknowledged.
     pub acknowledge: Acknowledge,
     /// Direct I/O.
@@ -236,6 +238,7 @@ impl Export {
             read_only: false,
             removable: false,
             thin: false,
+            sanitize_rate: 0,
             acknowledge: Acknowledge::default(),
             direct: Direct::default(),
             serial: None,

@@ -70,6 +70,11 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
             let request = unit.request(&mut media, Segments::new());
             Next::Submit(request, Work { data_out, wanted, step: Step::Media(media) })
         }
+        Action::Detach(mut media) => {
+            let answer = media.answer_first.then(|| respond(Reply::good(Vec::new()), wanted));
+            let request = unit.request(&mut media, Segments::new());
+            Next::Detach(request, Work { data_out, wanted, step: Step::Media(media) }, answer)
+        }
         Action::Keep { file, bytes, then } => {
             Next::Keep(file, bytes, Work { data_out, wanted, step: Step::Keep(then) })
         }
@@ -150,6 +155,10 @@ impl<B: Buffer> Device<B> for LogicalUnit {
             return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
         };
         let done = self.finish(&media, outcome);
+        let reply = Reply { status: done.status, sense: done.sense, data: Vec::new() };
+        if let Some(plan) = self.erased(&media, reply) {
+            return next(self, plan, wanted);
+        }
         let sense = done.sense.map(|sense| SmallVec::from_slice(sense.as_slice()));
         // A failed read gives nothing; a failed write took its data.
         let wanted = match done.status {
@@ -182,9 +191,11 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         match plan.action {
             Action::Respond(reply) => respond(reply, plan.data_in),
             // It never plans anything else.
-            Action::Media(_) | Action::Parameters(_) | Action::Keep { .. } | Action::Evict(_) => {
-                check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0)
-            }
+            Action::Media(_)
+            | Action::Detach(_)
+            | Action::Parameters(_)
+            | Action::Keep { .. }
+            | Action::Evict(_) => check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0),
         }
     }
 

@@ -22,6 +22,6 @@ pub(super) fn needed(op: &Opcode, cdb: &[u8]) -> Access {
         // START without a power condition, and ALLOW.
         Class::Configure if op.code == START_STOP_UNIT && last & 0xf1 == 1 => Access::Free,
         Class::Configure if op.code == PREVENT_ALLOW && last & 3 == 0 => Access::Free,
-        Class::Configure | Class::Write | Class::Flush => Access::Changes,
+        Class::Configure | Class::Write | Class::Flush | Class::Erase => Access::Changes,
     }
 }

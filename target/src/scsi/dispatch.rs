@@ -6,7 +6,7 @@ use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 use super::access;
 use super::commands::{
     capacity, defects, inquiry, lba_status, log, mode, opcodes, port_groups, report_luns,
-    request_sense, reserve, rw, start_stop, sync, task_management, unmap, write_same,
+    request_sense, reserve, rw, sanitize, start_stop, sync, task_management, unmap, write_same,
 };
 use super::plan::ParameterKind;
 use super::{Action, Kept, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
@@ -49,6 +49,9 @@ impl Nexus {
             ParameterKind::Unmap => unmap::resume(&self.lu, list),
             ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
             ParameterKind::SetPortGroups => port_groups::resume(self, view, list),
+            ParameterKind::Sanitize { immediate, unrestricted } => {
+                sanitize::resume(&self.lu, (immediate, unrestricted), list)
+            }
             ParameterKind::ReserveOut { action, scope_type } => {
                 reserve::resume(self, view, (action, scope_type), list)
             }
@@ -69,8 +72,8 @@ impl Nexus {
             return Err(refused.into());
         }
         let (command, class) = cdb::parse(cdb)?;
-        if !opcodes::supported(&self.lu, cdb[0]) {
-            return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into());
+        if let Some(unsupported) = op.and_then(|op| opcodes::refusal(&self.lu, op)) {
+            return Err(unsupported);
         }
         self.lu.admit(class)?;
         self.dispatch(view, command)
@@ -124,6 +127,7 @@ impl Nexus {
             Command::LegacyReserve(command) => reserve::legacy(self, &command),
             Command::ModeSense(command) => mode::sense(lu, &command),
             Command::ModeSelect(command) => mode::select(&command),
+            Command::Sanitize(command) => sanitize::plan(lu, &command),
             Command::StartStop(command) => start_stop::plan(self, &command),
             Command::PreventAllow { prevent } => start_stop::prevent_allow(self, prevent),
         }
@@ -136,20 +140,27 @@ impl LogicalUnit {
         match then {
             Kept::Reservations => self.reservations_kept(ok),
             Kept::PortGroups => self.access_kept(ok),
+            Kept::SanitizeBegun { media, before } => self.sanitize_begun(media, before, ok),
+            Kept::SanitizeEnded { done, reply } => self.sanitize_ended(done, reply, ok),
         }
     }
 
     /// Whether the medium lets a command of `class` run.
     fn admit(&self, class: Class) -> Result<(), Sense> {
-        match class {
-            Class::Identify | Class::Inspect | Class::Configure | Class::Reserve => return Ok(()),
-            Class::Medium | Class::Read | Class::Write | Class::Flush => {}
+        match (class, sanitize::refusal(self)) {
+            (Class::Identify, _) => return Ok(()),
+            (Class::Erase, Some(sense)) if sense.progress.is_none() => {}
+            (_, Some(sense)) => return Err(sense),
+            (Class::Inspect | Class::Configure | Class::Reserve, None) => return Ok(()),
+            _ => {}
         }
         if let Some(sense) = self.unready() {
             return Err(sense);
         }
         match self.protection() {
-            Some(condition) if class == Class::Write => Err(condition.into()),
+            Some(condition) if matches!(class, Class::Write | Class::Erase) => {
+                Err(condition.into())
+            }
             _ => Ok(()),
         }
     }

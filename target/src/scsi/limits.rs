@@ -25,6 +25,11 @@ pub fn thin(volume: &Volume) -> bool {
     volume.options.thin && volume.facts.discard
 }
 
+/// True if all blocks can be deallocated for good, and read as zeros then.
+pub fn erasable(volume: &Volume) -> bool {
+    thin(volume) && volume.facts.discard_zeroes
+}
+
 /// VPD page B0 of `volume`.
 pub fn block_limits(volume: &Volume) -> BlockLimits {
     let facts = &volume.facts;

@@ -9,7 +9,7 @@ use super::LogicalUnit;
 use super::commands::lba_status;
 use crate::host::BlockError;
 use crate::volume::request::segments_bytes;
-use crate::volume::{Kind, Outcome, Request, Segments};
+use crate::volume::{Erase, Kind, Outcome, Request, Segments};
 
 /// A checked command that works on the medium.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ pub(super) enum MediaKind {
     },
     Flush,
     Discard(Vec<(u64, u64)>),
+    Erase(Erase),
 }
 
 /// The end of media work.
@@ -143,6 +144,7 @@ impl LogicalUnit {
             }
             MediaKind::Flush => Kind::Flush,
             MediaKind::Discard(ranges) => Kind::Discard(std::mem::take(ranges)),
+            MediaKind::Erase(how) => Kind::Erase(how.clone()),
         };
         Request { volume: Arc::clone(&self.volume), kind, durable: media.durable }
     }
@@ -182,6 +184,7 @@ impl MediaPlan {
     /// application; NOT READY sends a multipath initiator to another path.
     fn failure(&self, error: BlockError) -> Condition {
         match (error, &self.kind) {
+            (_, MediaKind::Erase(_)) => Condition::SANITIZE_COMMAND_FAILED,
             (
                 BlockError::Medium,
                 MediaKind::Read { .. } | MediaKind::Verify { .. } | MediaKind::Status { .. },
@@ -190,6 +193,7 @@ impl MediaPlan {
             (BlockError::NoSpace, _) => Condition::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
             (BlockError::Unsupported, _) => Condition::INTERNAL_TARGET_FAILURE,
             (BlockError::Gone, _) => Condition::CAUSE_NOT_REPORTABLE,
+            (BlockError::Sanitizing, _) => Condition::SANITIZE_IN_PROGRESS,
         }
     }
 }
@@ -207,6 +211,7 @@ impl MediaKind {
             | Self::WriteSame { .. }
             | Self::Flush
             | Self::Discard(_)
+            | Self::Erase(_)
             | Self::Status { .. } => 0,
         }
     }

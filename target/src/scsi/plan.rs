@@ -6,6 +6,7 @@ use corbel_proto::scsi::{Sense, SenseBytes, Status};
 
 use super::MediaPlan;
 use crate::reservation::Registration;
+use crate::volume::sanitize::Phase;
 
 /// What a unit must know of the way it was reached by.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,9 @@ pub enum Action {
     /// Gather [`Plan::data_out`] bytes, then ask
     /// [`LogicalUnit::request`](super::LogicalUnit::request).
     Media(MediaPlan),
+    /// The same at once, and whatever becomes of the command: nobody can stop it or waits for its
+    /// end, and with [`MediaPlan::answer_first`] it is answered now.
+    Detach(MediaPlan),
     /// Gather [`Plan::data_out`] bytes (below 64 KiB) in one piece, then call
     /// [`Nexus::resume`](super::Nexus::resume).
     Parameters(ParameterCommand),
@@ -64,12 +68,26 @@ pub enum Action {
 }
 
 /// What a state file is written for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Kept {
     /// A change of reservations.
     Reservations,
     /// States of target port groups.
     PortGroups,
+    /// The beginning of a sanitize operation.
+    SanitizeBegun {
+        /// What it does.
+        media: MediaPlan,
+        /// What was before.
+        before: Phase,
+    },
+    /// The end of a sanitize operation.
+    SanitizeEnded {
+        /// It did what it should.
+        done: bool,
+        /// What its initiator is told, if it waits.
+        reply: Reply,
+    },
 }
 
 /// A command that waits for its parameter list.
@@ -83,6 +101,7 @@ pub(super) enum ParameterKind {
     ReserveOut { action: OutAction, scope_type: u8 },
     ModeSelect { ten: bool },
     SetPortGroups,
+    Sanitize { immediate: bool, unrestricted: bool },
 }
 
 /// The end of a command.

@@ -15,6 +15,7 @@ mod access;
 mod medium;
 mod reports;
 mod reservation;
+mod sanitize;
 
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],

@@ -15,6 +15,7 @@ use crate::config::{self, Alua, Config, DigestChoice, Export, InitiatorPattern};
 use crate::iscsi::model::{Allow, PortalGroup, Prefix, Redirect, Target, Targets};
 use crate::scsi::LogicalUnit;
 use crate::volume::Volume;
+use crate::volume::sanitize::Phase;
 
 /// The kernel's name of this boot. A restart of the daemon loses nothing that was acknowledged (it
 /// is with the kernel or the disk by then); a restart of the host may.
@@ -114,6 +115,7 @@ impl LogicalUnits {
 /// off would be let in again; so a file that cannot be read keeps the export from being served.
 fn restore(volume: &Volume, state_dir: Option<&Path>) -> Result<(), String> {
     let Some(dir) = state_dir else { return Ok(()) };
+    restore_sanitization(volume, dir)?;
     volume.reservations.enable_persistence();
     let name = volume.state_name();
     let file = dir.join(&name);
@@ -147,6 +149,28 @@ fn restore_access(unit: &LogicalUnit, state_dir: Option<&Path>) -> Result<(), St
 
 fn configure(unit: &LogicalUnit, export: &Export) {
     unit.port_groups.configure(export.alua == Alua::Explicit, &export.port_groups);
+}
+
+/// A sanitize operation that did not come to its end: nobody may read what it left.
+fn restore_sanitization(volume: &Volume, dir: &Path) -> Result<(), String> {
+    let name = volume.sanitize_state_name();
+    let file = dir.join(&name);
+    let bytes = state::load(dir, &name).map_err(|e| format!("{}: {e}", file.display()))?;
+    let Some(bytes) = bytes else { return Ok(()) };
+    volume.sanitization.restore(&bytes).map_err(|error| {
+        format!(
+            "{}: {error}; it says whether a SANITIZE was under way: remove it if none was, or if \
+             what it left may be read",
+            file.display()
+        )
+    })?;
+    if volume.sanitization.phase() != Phase::Open {
+        tracing::error!(
+            export = volume.name,
+            "a SANITIZE did not come to its end: nothing can be read or written until another does"
+        );
+    }
+    Ok(())
 }
 
 fn groups(target: &config::Target) -> Vec<PortalGroup> {

@@ -114,6 +114,7 @@ fn open(id: VolumeId, export: &Export) -> Result<Opened, StartError> {
             read_only: export.read_only || facts.read_only,
             removable: export.removable,
             thin: export.thin,
+            sanitize_rate: export.sanitize_rate,
         },
         export.length.unwrap_or(rest),
     );

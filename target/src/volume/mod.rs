@@ -8,13 +8,14 @@ pub mod engine;
 pub mod identity;
 pub mod range_lock;
 pub mod request;
+pub mod sanitize;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::reservation::Reservations;
 
 pub use identity::Identity;
-pub use request::{Kind, Outcome, Request, Segments};
+pub use request::{Erase, Kind, Outcome, Request, Segments};
 
 /// The number of a volume in this process; the host finds the backing store by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,6 +75,8 @@ pub struct Options {
     pub removable: bool,
     /// Thin provisioning is reported and UNMAP deallocates.
     pub thin: bool,
+    /// Bytes a second that a sanitize operation writes at most; 0 is no limit.
+    pub sanitize_rate: u64,
 }
 
 /// What was done on a volume.
@@ -117,6 +120,8 @@ pub struct Volume {
     pub ranges: range_lock::RangeLock,
     /// Who may touch it at all.
     pub reservations: Reservations,
+    /// Whether everything on it is being made unreadable.
+    pub sanitization: sanitize::Sanitization,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -143,6 +148,7 @@ impl Volume {
             options,
             ranges: range_lock::RangeLock::default(),
             reservations: Reservations::default(),
+            sanitization: sanitize::Sanitization::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
@@ -154,6 +160,11 @@ impl Volume {
     /// The name of the file that keeps its reservations: the device's own, not the export's.
     pub fn state_name(&self) -> String {
         format!("scsi-{:016x}", self.identity.naa)
+    }
+
+    /// The name of the file that tells of a sanitize operation.
+    pub fn sanitize_state_name(&self) -> String {
+        format!("sanitize-{:016x}", self.identity.naa)
     }
 
     /// Size in bytes, a multiple of the logical block.

@@ -100,6 +100,10 @@ pub enum Kind<B> {
         /// How many extents are wanted at most.
         extents_max: usize,
     },
+    /// Make everything on the volume unreadable and stable, alone: after
+    /// [`begin`](super::sanitize::Sanitization::begin), and its outcome must be told to
+    /// [`end`](super::sanitize::Sanitization::end).
+    Erase(Erase),
     /// Read, OR with the payload, write back.
     Or {
         /// First byte.
@@ -107,6 +111,23 @@ pub enum Kind<B> {
         /// What to OR in.
         data: Segments<B>,
     },
+}
+
+/// How everything is made unreadable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Erase {
+    /// One logical block is written over each, `passes` times, each pass stable before the next;
+    /// with `invert` its complement in every other one.
+    Overwrite {
+        /// What is written.
+        block: Vec<u8>,
+        /// How often.
+        passes: u8,
+        /// Whether passes alternate.
+        invert: bool,
+    },
+    /// Everything is deallocated, and reads as zeros.
+    Deallocate,
 }
 
 /// How a request ended.

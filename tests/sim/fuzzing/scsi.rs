@@ -14,6 +14,7 @@ use corbel_target::scsi::port_groups::PortGroups;
 use corbel_target::scsi::{
     Action, Attention, Kept, LogicalUnit, MissingLun, Nexus, Plan, Reply, View,
 };
+use corbel_target::volume::sanitize::Sanitization;
 use corbel_target::volume::{Options, Outcome, Volume};
 
 use super::host::{ERRORS, volume};
@@ -41,8 +42,12 @@ struct Bench {
 pub(super) fn scsi_cdb(input: &[u8]) {
     let mut script = Script::new(input);
     let mode = script.u8();
-    let options =
-        Options { read_only: mode & 1 == 1, removable: mode & 2 == 2, thin: mode & 4 == 0 };
+    let options = Options {
+        read_only: mode & 1 == 1,
+        removable: mode & 2 == 2,
+        thin: mode & 4 == 0,
+        sanitize_rate: 0,
+    };
     let mut volume = volume(SIZE_BYTES, options);
     volume.facts.block_bytes = if mode & 8 == 8 { 4096 } else { 512 };
     volume.facts.discard = mode & 16 == 0;
@@ -129,11 +134,28 @@ impl Bench {
             Action::Keep { bytes, then, .. } => {
                 let readable = match then {
                     Kept::Reservations => Reservations::default().restore(&bytes).is_ok(),
+                    Kept::SanitizeBegun { .. } | Kept::SanitizeEnded { .. } => {
+                        Sanitization::default().restore(&bytes).is_ok()
+                    }
                     Kept::PortGroups => PortGroups::default().restore(&bytes).is_ok(),
                 };
                 assert!(readable, "what is written can be read back");
                 let next = self.unit.kept(then, script.u8() & 1 == 0);
-                assert!(matches!(next.action, Action::Respond(_) | Action::Evict(_)));
+                assert!(!matches!(next.action, Action::Parameters(_) | Action::Keep { .. }));
+                self.perform(next, script);
+            }
+            Action::Detach(mut media) => {
+                assert!(!self.volume.options.read_only);
+                let request = self.unit.request(&mut media, payload(0, 0));
+                check_request(&request, 1, 0);
+                let outcome = match script.u8() {
+                    0 => Outcome::Failed(ERRORS[script.index(4)]),
+                    _ => Outcome::<HeapBuffer>::Done,
+                };
+                let done = self.unit.finish(&media, outcome);
+                let reply = Reply { status: done.status, sense: done.sense, data: Vec::new() };
+                let plan = self.unit.erased(&media, reply).expect("nothing else is detached");
+                self.perform(plan, script);
             }
             Action::Media(mut media) => {
                 assert!(data_out <= 2 * TRANSFER_BYTES_MAX && data_in <= TRANSFER_BYTES_MAX);

@@ -91,7 +91,7 @@ pub(super) fn ata_command(input: &[u8]) {
 pub(super) fn check_request(request: &Request<HeapBuffer>, block: u64, size: u64) {
     let bytes = |pieces: &[Slice<HeapBuffer>]| pieces.iter().map(|p| u64::from(p.len)).sum();
     let ranges: Vec<(u64, u64)> = match &request.kind {
-        Kind::Flush => vec![],
+        Kind::Flush | Kind::Erase(_) => vec![],
         Kind::Discard(ranges) => ranges.clone(),
         Kind::Read { offset, len } | Kind::WriteSame { offset, len, .. } => vec![(*offset, *len)],
         Kind::Verify { offset, len, expected } => {

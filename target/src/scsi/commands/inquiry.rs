@@ -60,7 +60,9 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         vpd::MODE_PAGE_POLICY => vpd::mode_page_policy(),
         vpd::SCSI_PORTS => vpd::scsi_ports(view.ports.iter().map(|&p| (p, port_name(view, p)))),
         vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
-        vpd::BLOCK_CHARACTERISTICS => vpd::characteristics(volume.facts.rotational),
+        vpd::BLOCK_CHARACTERISTICS => {
+            vpd::characteristics(volume.facts.rotational, limits::erasable(volume))
+        }
         vpd::LOGICAL_BLOCK_PROVISIONING => {
             vpd::provisioning(limits::thin(volume), volume.facts.discard_zeroes)
         }

@@ -12,6 +12,7 @@ pub(super) mod report_luns;
 pub(super) mod request_sense;
 pub(super) mod reserve;
 pub(super) mod rw;
+pub(super) mod sanitize;
 pub(super) mod start_stop;
 pub(super) mod sync;
 pub(super) mod task_management;

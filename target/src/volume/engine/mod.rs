@@ -20,11 +20,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use corbel_proto::memory::{Buffer, Slice};
+use corbel_proto::time::{Duration, Instant};
 use slab::Slab;
 
 use self::commit::Commits;
 use self::steps::{Job, Progress};
 use super::range_lock::{Access, Grant, Ticket, Waiter};
+use super::sanitize::Phase;
 use super::{Outcome, Request, Volume};
 use crate::host::{BlockError, BlockOp, BlockToken, Extent, Host, Message};
 
@@ -77,6 +79,8 @@ struct InFlight<B> {
     /// Block operations not yet completed.
     outstanding: u32,
     failed: Option<BlockError>,
+    /// Attempts to sanitize the volume when it was submitted.
+    sanitizations: u32,
     job: Job<B>,
 }
 
@@ -87,6 +91,8 @@ pub struct Engine<B> {
     next_generation: u32,
     /// Requests that found no memory, in order of arrival.
     starved: VecDeque<RequestId>,
+    /// Erasures that wait for their next turn, and when that is.
+    paced: Vec<(Instant, RequestId)>,
     commits: Commits,
     woken: Vec<Waiter>,
     done: VecDeque<(Owner, Outcome<B>)>,
@@ -98,6 +104,7 @@ impl<B: Buffer> Default for Engine<B> {
             requests: Slab::new(),
             next_generation: 0,
             starved: VecDeque::new(),
+            paced: Vec::new(),
             commits: Commits::default(),
             woken: Vec::new(),
             done: VecDeque::new(),
@@ -117,7 +124,15 @@ impl<B: Buffer> Engine<B> {
         let durable = durable && volume.facts.volatile_cache;
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let gone = volume.is_gone();
+        // In this order: whoever begins closes the volume first, and counts then.
+        let sanitizations = volume.sanitization.attempts();
+        let erasure = matches!(kind, super::Kind::Erase(_));
+        let refusal = match volume.sanitization.phase() {
+            _ if volume.is_gone() => Some(BlockError::Gone),
+            Phase::Open => None,
+            _ if erasure => None,
+            _ => Some(BlockError::Sanitizing),
+        };
         let key = self.requests.insert(InFlight {
             generation,
             owner,
@@ -126,11 +141,12 @@ impl<B: Buffer> Engine<B> {
             gate: Gate::Memory,
             ticket: None,
             outstanding: 0,
-            failed: gone.then_some(BlockError::Gone),
+            failed: refusal,
+            sanitizations,
             job: Job::new(kind),
         });
         let id = RequestId::new(key, generation);
-        if gone {
+        if refusal.is_some() {
             self.answer(key);
         } else {
             // Nobody overtakes those who already wait for memory.
@@ -200,8 +216,14 @@ impl<B: Buffer> Engine<B> {
         self.wake(host);
     }
 
-    /// Tries again for requests that found no memory. Call once per turn.
+    /// Tries again for requests that found no memory, and goes on with those whose time has come.
+    /// Call once per turn.
     pub fn tick<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H) {
+        let now = host.now();
+        while let Some(at) = self.paced.iter().position(|(due, _)| *due <= now) {
+            let (_, id) = self.paced.swap_remove(at);
+            self.advance(host, id.key());
+        }
         while let Some(id) = self.starved.front().copied() {
             if !self.pass_memory(host, id.key()) {
                 break;
@@ -209,6 +231,11 @@ impl<B: Buffer> Engine<B> {
             self.starved.pop_front();
         }
         self.wake(host);
+    }
+
+    /// When [`Self::tick`] is due at the latest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.paced.iter().map(|(due, _)| *due).min()
     }
 
     /// The next outcome.
@@ -255,8 +282,7 @@ impl<B: Buffer> Engine<B> {
         match request.volume.ranges.acquire(start, end, access, waiter) {
             Grant::Now(ticket) => {
                 request.ticket = Some(ticket);
-                request.gate = Gate::Medium;
-                self.advance(host, key);
+                self.enter_medium(host, key);
             }
             Grant::Later(ticket) => {
                 request.ticket = Some(ticket);
@@ -271,13 +297,27 @@ impl<B: Buffer> Engine<B> {
         if request.generation != id.generation() || request.gate != Gate::Range {
             return;
         }
+        self.enter_medium(host, id.key());
+    }
+
+    /// The range is the request's own. Whoever began to sanitize the volume after it was
+    /// submitted has the range next, or had it, and nothing may be written after that.
+    fn enter_medium<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
+        let request = &mut self.requests[key];
         request.gate = Gate::Medium;
-        self.advance(host, id.key());
+        let stale = request.sanitizations != request.volume.sanitization.attempts();
+        if stale && !request.job.is_erasure() {
+            request.failed = Some(BlockError::Sanitizing);
+        }
+        self.advance(host, key);
     }
 
     /// Runs the request's next block operations, or moves it on if there are none left.
     fn advance<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
         let request = &mut self.requests[key];
+        if request.job.is_erasure() {
+            request.prepare_erasure();
+        }
         let volume = request.volume.id;
         let mut piece = 0u32;
         let mut issued = 0u32;
@@ -321,8 +361,15 @@ impl<B: Buffer> Engine<B> {
         if let Err(error) = result {
             request.failed.get_or_insert(error);
         }
-        if request.outstanding == 0 {
-            self.advance(host, key);
+        if request.outstanding > 0 {
+            return;
+        }
+        match request.pause() {
+            Some(pause) => {
+                let id = RequestId::new(key, request.generation);
+                self.paced.push((host.now() + pause, id));
+            }
+            None => self.advance(host, key),
         }
     }
 
@@ -391,6 +438,27 @@ impl<B: Buffer> Engine<B> {
                 host.post(waiter.shard, Message::RangeGranted { waiter: waiter.id });
             }
         }
+    }
+}
+
+impl<B: Buffer> InFlight<B> {
+    /// Before the next operations of an erasure.
+    fn prepare_erasure(&mut self) {
+        self.job.measure(self.volume.size_bytes());
+        let (done, all) = self.job.erasure();
+        self.volume.sanitization.set_progress(done, all);
+        if self.volume.is_gone() {
+            self.failed.get_or_insert(BlockError::Gone);
+        }
+    }
+
+    /// How long an erasure rests before its next operations, so that others on the same disks get
+    /// their share.
+    fn pause(&self) -> Option<Duration> {
+        let rate = self.volume.options.sanitize_rate;
+        let bytes = if rate > 0 { self.job.batch() } else { 0 };
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
+        (bytes > 0).then(|| Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 }
 

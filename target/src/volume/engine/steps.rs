@@ -3,13 +3,16 @@
 //! A [`Job`] is asked for its [`next`](Job::next) block operations when none of its own is
 //! outstanding; it issues at least one and waits, or says what comes after.
 
+mod erase;
+
 use corbel_proto::memory::{Buffer, SEGMENT_BYTES_MAX, Slice};
 use smallvec::SmallVec;
 
+use self::erase::Erased;
 use super::{Access, access};
 use crate::host::{BlockError, BlockOp, Extent, Host};
 use crate::volume::request::segments_bytes;
-use crate::volume::{Kind, Outcome, Segments};
+use crate::volume::{Erase, Kind, Outcome, Segments};
 
 /// Block operations that one fill keeps at the device.
 const FILL_DEPTH: u64 = 8;
@@ -41,6 +44,8 @@ enum Step {
     Zeroing,
     /// A fill by writing a pattern.
     Filling,
+    /// A pass of an erasure is being made stable.
+    Settling,
 }
 
 /// A request's kind and how far it is.
@@ -59,6 +64,7 @@ pub(super) struct Job<B> {
     asks: u32,
     ended: bool,
     bytes: u64,
+    erased: Erased,
 }
 
 impl<B: Buffer> Job<B> {
@@ -69,7 +75,7 @@ impl<B: Buffer> Job<B> {
             | Kind::Or { data, .. }
             | Kind::WriteAndVerify { data, .. } => segments_bytes(data),
             Kind::CompareAndWrite { new, .. } => segments_bytes(new),
-            Kind::Flush | Kind::Discard(_) | Kind::Status { .. } => 0,
+            Kind::Flush | Kind::Discard(_) | Kind::Status { .. } | Kind::Erase(_) => 0,
         };
         let (step, scratch, extents) = (Step::Fresh, SmallVec::new(), Vec::new());
         Self {
@@ -82,6 +88,7 @@ impl<B: Buffer> Job<B> {
             asks: 0,
             ended: false,
             bytes,
+            erased: Erased::default(),
         }
     }
 
@@ -121,7 +128,12 @@ impl<B: Buffer> Job<B> {
             Kind::CompareAndWrite { expected, .. } => segments_bytes(expected),
             Kind::Or { data, .. } | Kind::WriteAndVerify { data, .. } => segments_bytes(data),
             Kind::WriteSame { len, .. } => (*len).min(SEGMENT_BYTES_MAX as u64),
-            Kind::Write { .. } | Kind::Flush | Kind::Discard(_) | Kind::Status { .. } => 0,
+            Kind::Erase(Erase::Overwrite { .. }) => SEGMENT_BYTES_MAX as u64,
+            Kind::Write { .. }
+            | Kind::Flush
+            | Kind::Discard(_)
+            | Kind::Status { .. }
+            | Kind::Erase(Erase::Deallocate) => 0,
         }
     }
 
@@ -156,6 +168,8 @@ impl<B: Buffer> Job<B> {
                 let (offset, len) = *ranges.get(usize::try_from(self.cursor).ok()?)?;
                 (offset, len, true)
             }
+            // All there is, and what it may grow by.
+            Kind::Erase(_) => (0, u64::MAX, true),
             // A status is old when it arrives, with or without a range held.
             Kind::Flush | Kind::Status { .. } => return None,
         };
@@ -183,6 +197,10 @@ impl<B: Buffer> Job<B> {
             }
             // A store that cannot deallocate keeps the data: allowed for a hint.
             (Step::Zeroing, Err(BlockError::Unsupported)) => {
+                if self.is_erasure() {
+                    // Here it is more than a hint.
+                    return if self.zero_otherwise() { Ok(()) } else { result };
+                }
                 if matches!(self.kind, Kind::WriteSame { .. }) {
                     self.step = Step::Fresh;
                     self.cursor = 0;
@@ -209,6 +227,7 @@ impl<B: Buffer> Job<B> {
             (Kind::Status { .. }, _) => self.ask(issue),
             (Kind::WriteAndVerify { .. }, _) => self.write_and_verify(issue),
             (Kind::WriteSame { .. }, _) => self.fill(issue),
+            (Kind::Erase(_), _) => self.erase(issue),
             (Kind::Write { offset, .. }, Step::Fresh) => {
                 let offset = *offset;
                 let Kind::Write { data, .. } = &mut self.kind else { unreachable!() };

@@ -7,7 +7,9 @@ use corbel_proto::time::Instant;
 
 use super::*;
 use crate::host::ShardId;
-use crate::volume::{Facts, Identity, Kind, Options, VolumeId};
+use crate::volume::{Erase, Facts, Identity, Kind, Options, VolumeId};
+
+mod erase;
 
 type Op = (VolumeId, BlockOp<HeapBuffer>, BlockToken);
 

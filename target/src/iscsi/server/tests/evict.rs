@@ -5,7 +5,7 @@ use super::*;
 
 impl World {
     /// The oldest state file of a shard is stable, or could not be written.
-    fn file(&mut self, shard: usize, ok: bool) {
+    pub(super) fn file(&mut self, shard: usize, ok: bool) {
         let token = self.shards[shard].machine.files.pop_front().expect("one is being written");
         let number = token & !(1 << 63);
         self.at(shard, |server, cx| server.persisted(number, ok, cx));

@@ -4,6 +4,7 @@ mod disk;
 mod evict;
 mod hostile;
 mod recovery;
+mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,0 +1,123 @@
+//! SANITIZE (SBC-3 5.24): overwrite, block erase, and the way out of a failed attempt.
+
+use corbel_proto::scsi::cdb::{Sanitize, SanitizeMethod};
+use corbel_proto::scsi::{Condition, Sense, Status, sanitize as wire};
+
+use crate::scsi::media::{MediaKind, MediaPlan};
+use crate::scsi::plan::{Action, Kept, ParameterKind};
+use crate::scsi::{LogicalUnit, Plan, Reply};
+use crate::volume::Erase;
+use crate::volume::sanitize::Phase;
+
+/// The state file first: a process that does not outlive the operation must not leave a volume
+/// behind that seems untouched. Others are refused from this moment on.
+pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &Sanitize) -> Result<Plan, Sense> {
+    match command.method {
+        SanitizeMethod::Overwrite => {
+            if !wire::lengths(lu.volume.facts.block_bytes).contains(&usize::from(command.len)) {
+                return Err(Sense::invalid_cdb(7, None));
+            }
+            let (immediate, unrestricted) = (command.immediate, command.unrestricted);
+            let kind = ParameterKind::Sanitize { immediate, unrestricted };
+            Ok(Plan::parameters(kind, command.len))
+        }
+        _ if command.len > 0 => Err(Sense::invalid_cdb(7, None)),
+        SanitizeMethod::BlockErase => {
+            start(lu, Erase::Deallocate, command.immediate, command.unrestricted)
+        }
+        SanitizeMethod::ExitFailureMode => exit(lu),
+    }
+}
+
+/// With the parameter list of SANITIZE OVERWRITE.
+pub(in crate::scsi) fn resume(
+    lu: &LogicalUnit,
+    (immediate, unrestricted): (bool, bool),
+    list: &[u8],
+) -> Result<Plan, Sense> {
+    let block_bytes = lu.volume.facts.block_bytes;
+    let wanted = wire::Overwrite::parse(list, block_bytes)?;
+    let (passes, invert) = (wanted.passes, wanted.invert);
+    let how = Erase::Overwrite { block: wanted.block(block_bytes), passes, invert };
+    start(lu, how, immediate, unrestricted)
+}
+
+fn start(lu: &LogicalUnit, how: Erase, immediate: bool, unrestricted: bool) -> Result<Plan, Sense> {
+    let sanitization = &lu.volume.sanitization;
+    let Some(before) = sanitization.begin(unrestricted) else { return Err(in_progress(lu)) };
+    let kind = MediaKind::Erase(how);
+    let media = MediaPlan { answer_first: immediate, ..MediaPlan::new(kind, true) };
+    Ok(keep(lu, sanitization.snapshot(), Kept::SanitizeBegun { media, before }))
+}
+
+fn exit(lu: &LogicalUnit) -> Result<Plan, Sense> {
+    match lu.volume.sanitization.phase() {
+        Phase::Open => Ok(Plan::good()),
+        Phase::Running => Err(in_progress(lu)),
+        Phase::Restricted => Err(Sense::invalid_cdb(1, Some(4))),
+        Phase::Unrestricted => {
+            let reply = Reply::good(Vec::new());
+            let bytes = lu.volume.sanitization.snapshot_after(true);
+            Ok(keep(lu, bytes, Kept::SanitizeEnded { done: true, reply }))
+        }
+    }
+}
+
+fn keep(lu: &LogicalUnit, bytes: Vec<u8>, then: Kept) -> Plan {
+    Plan::action(Action::Keep { file: lu.volume.sanitize_state_name(), bytes, then })
+}
+
+fn in_progress(lu: &LogicalUnit) -> Sense {
+    let progress = lu.volume.sanitization.progress();
+    Sense::from(Condition::SANITIZE_IN_PROGRESS).with_progress(progress)
+}
+
+/// Why the medium is closed to all but SANITIZE itself, if it is (SBC-3 4.11).
+pub(in crate::scsi) fn refusal(lu: &LogicalUnit) -> Option<Sense> {
+    match lu.volume.sanitization.phase() {
+        Phase::Open => None,
+        Phase::Running => Some(in_progress(lu)),
+        Phase::Restricted | Phase::Unrestricted => Some(Condition::SANITIZE_COMMAND_FAILED.into()),
+    }
+}
+
+impl LogicalUnit {
+    /// The state file tells of the operation, or could not be written.
+    pub(in crate::scsi) fn sanitize_begun(
+        &self,
+        media: MediaPlan,
+        before: Phase,
+        ok: bool,
+    ) -> Plan {
+        if ok {
+            tracing::warn!(export = self.volume.name, "sanitizing");
+            return Plan::action(Action::Detach(media));
+        }
+        self.volume.sanitization.abandon(before);
+        let failed = Condition::INTERNAL_TARGET_FAILURE.into();
+        Plan::respond(Reply::check(failed, self.descriptor_sense()))
+    }
+
+    /// What the state file is to say, and what follows, now that the medium is done with. `None`
+    /// for work of another kind.
+    pub fn erased(&self, media: &MediaPlan, reply: Reply) -> Option<Plan> {
+        if !matches!(media.kind, MediaKind::Erase(_)) {
+            return None;
+        }
+        let done = reply.status == Status::Good;
+        let bytes = self.volume.sanitization.snapshot_after(done);
+        Some(keep(self, bytes, Kept::SanitizeEnded { done, reply }))
+    }
+
+    /// The state file says how it ended, or could not be written: then the volume stays closed, as
+    /// it would be after a restart.
+    pub(in crate::scsi) fn sanitize_ended(&self, done: bool, reply: Reply, ok: bool) -> Plan {
+        tracing::warn!(export = self.volume.name, done, recorded = ok, "sanitizing ended");
+        self.volume.sanitization.end(done && ok);
+        if ok {
+            return Plan::respond(reply);
+        }
+        let failed = Condition::SANITIZE_COMMAND_FAILED.into();
+        Plan::respond(Reply::check(failed, self.descriptor_sense()))
+    }
+}
