@@ -12,6 +12,7 @@
 //! tcp       listening sockets
 //! packet    raw Ethernet ports, and what happens to the interfaces under them
 //! thread    how the scheduler treats a shard's thread
+//! counting  an allocator that counts, for tests
 //! wake      how other threads reach a shard
 //! ```
 //!
@@ -47,6 +48,7 @@
 //! buffers do not leave it; a [`Waker`] and a [`mailbox`] do.
 #![deny(unsafe_code)]
 
+pub mod counting;
 pub mod memory;
 pub mod packet;
 mod pool;

@@ -178,10 +178,11 @@ impl Iscsi {
                 break;
             }
         }
-        if !message.is_empty() {
-            self.sending = true;
-            self.reactor.submit(Op::Send { file: self.file, message }, SENT);
+        if message.is_empty() {
+            return self.reactor.unsent(message);
         }
+        self.sending = true;
+        self.reactor.submit(Op::Send { file: self.file, message }, SENT);
     }
 
     fn completed(&mut self, at: Instant, completion: Completion) -> Result<(), String> {

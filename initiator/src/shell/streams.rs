@@ -212,6 +212,7 @@ fn send(stream: &Stream, key: usize, reactor: &mut Reactor, device: &mut Device<
         }
     }
     if message.is_empty() {
+        reactor.unsent(message);
         return false;
     }
     reactor.submit(Op::Send { file: stream.file, message }, tag::of(tag::SENT, key));

@@ -293,7 +293,7 @@ impl Reactor {
         }
     }
 
-    fn recycle(&mut self, mut message: super::Message) {
+    pub(super) fn recycle(&mut self, mut message: super::Message) {
         if self.messages.len() < MESSAGES_SPARE_MAX {
             message.clear();
             self.messages.push(message);

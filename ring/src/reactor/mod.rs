@@ -238,6 +238,11 @@ impl Reactor {
         self.messages.pop().unwrap_or_default()
     }
 
+    /// Takes back a message that is not sent after all, so that its memory is used again.
+    pub fn unsent(&mut self, message: Message) {
+        self.recycle(message);
+    }
+
     /// Starts `op`. Its completion carries `tag` and comes out of a later [`Self::turn`].
     ///
     /// # Panics

@@ -283,6 +283,7 @@ fn send(stream: &Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>
         }
     }
     if message.is_empty() {
+        host.reactor.unsent(message);
         return false;
     }
     let tag = tag::of(tag::SENT, key as u64);

@@ -349,6 +349,7 @@ fn send(client: &mut Client, key: usize, reactor: &mut Reactor) -> bool {
         }
     }
     if message.is_empty() {
+        reactor.unsent(message);
         return false;
     }
     reactor.submit(Op::Send { file: client.file, message }, tag::of(tag::NBD_SENT, key));
