@@ -26,23 +26,84 @@ fn clock(id: ClockId) -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// CPU time of a process and all its threads, nanoseconds: those that live, by the scheduler's own
-/// account; where the kernel keeps none, to a hundredth of a second.
+/// What the scheduler knows of a thread or process, nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// It ran.
+    pub(crate) ran: u64,
+    /// It was ready to run, and something else ran.
+    pub(crate) waited: u64,
+}
+
+impl Account {
+    fn read(path: &std::path::Path) -> Option<Self> {
+        // A thread that has just ended has no account any more.
+        let text = fs::read_to_string(path).ok()?;
+        let mut words = text.split(' ').map(|word| word.parse::<u64>().ok());
+        Some(Self { ran: words.next()??, waited: words.next()?? })
+    }
+
+    /// What came to it since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        let ran = self.ran.saturating_sub(before.ran);
+        Self { ran, waited: self.waited.saturating_sub(before.waited) }
+    }
+}
+
+/// How long the calling thread was ready and did not run, nanoseconds.
+pub(crate) fn waited_by_thread() -> u64 {
+    Account::read("/proc/thread-self/schedstat".as_ref()).map_or(0, |account| account.waited)
+}
+
+/// The account of a process and all its threads that live; where the kernel keeps none, its CPU
+/// time to a hundredth of a second.
 ///
 /// # Errors
 /// If there is no such process.
-pub(crate) fn of_process(pid: u32) -> io::Result<u64> {
-    let mut sum = 0;
+pub(crate) fn of_process(pid: u32) -> io::Result<Account> {
+    let mut sum = Account::default();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread that has just ended has no account any more.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        sum += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        let account = Account::read(&task?.path().join("schedstat")).unwrap_or_default();
+        sum = Account { ran: sum.ran + account.ran, waited: sum.waited + account.waited };
     }
-    if sum > 0 {
+    if sum.ran > 0 {
         return Ok(sum);
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    Ok(ticks(&stat).unwrap_or(0) * TICK_NANOS)
+    Ok(Account { ran: ticks(&stat).unwrap_or(0) * TICK_NANOS, waited: 0 })
+}
+
+/// What cores did, all together, nanoseconds in steps of a hundredth of a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cores {
+    /// Ran processes.
+    pub(crate) busy: u64,
+    /// Were kept from running by the host of this virtual machine.
+    pub(crate) stolen: u64,
+}
+
+/// What the cores that process `pid` may use have done so far.
+pub(crate) fn of_cores(pid: u32) -> Option<Cores> {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let set = rustix::thread::sched_getaffinity(Some(pid)).ok()?;
+    Some(cores_in(&fs::read_to_string("/proc/stat").ok()?, |core| {
+        core < CpuSet::MAX_CPU && set.is_set(core)
+    }))
+}
+
+fn cores_in(stat: &str, wanted: impl Fn(usize) -> bool) -> Cores {
+    let mut sum = Cores::default();
+    for line in stat.lines() {
+        let mut words = line.split_whitespace();
+        let core = words.next().and_then(|word| word.strip_prefix("cpu")?.parse().ok());
+        let Some(true) = core.map(&wanted) else { continue };
+        // user nice system idle iowait irq softirq steal
+        let times: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+        let time = |index: usize| times.get(index).copied().unwrap_or(0) * TICK_NANOS;
+        sum.busy += time(0) + time(1) + time(2);
+        sum.stolen += time(7);
+    }
+    sum
 }
 
 /// User and system time in `/proc/PID/stat`. The name before them may hold blanks.
@@ -91,6 +152,15 @@ mod tests {
     }
 
     #[test]
+    fn only_the_cores_that_are_asked_for_are_counted() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 50 60 7 8 4 0 0\ncpu1 5 5 5 5 5 5 5 5 0 0";
+        let found = cores_in(stat, |core| core == 0);
+        assert_eq!(found, Cores { busy: 6 * TICK_NANOS, stolen: 4 * TICK_NANOS });
+        assert_eq!(cores_in(stat, |_| true).busy, 21 * TICK_NANOS);
+        assert!(of_cores(std::process::id()).unwrap().busy > 0);
+    }
+
+    #[test]
     fn work_costs_this_process_time() {
         let (thread, process) = (of_thread(), of_process(std::process::id()).unwrap());
         let mut x = 1_u64;
@@ -98,7 +168,7 @@ mod tests {
             x = std::hint::black_box(x.wrapping_mul(3));
         }
         // The scheduler's account of a running thread lags by a tick.
-        assert!(of_process(std::process::id()).unwrap() > process);
+        assert!(of_process(std::process::id()).unwrap().ran > process.ran);
         assert!(of_process(u32::MAX).is_err());
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Done {
     pub(crate) ledger: Option<Ledger>,
     /// Our own CPU time in the measured part, nanoseconds.
     pub(crate) cpu_nanos: u64,
+    /// How long in the measured part the job was ready and did not run.
+    pub(crate) waited_nanos: u64,
     /// Length of the measured part.
     pub(crate) measured: Duration,
     /// Why it ended before its time.
@@ -69,8 +71,27 @@ struct Slot {
     due: Instant,
 }
 
-/// When, and at which CPU time, the measured part began.
-type Mark = (Instant, u64);
+/// A moment, the job's CPU time until then, and how long it had been kept from running.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    cpu: u64,
+    waited: u64,
+}
+
+impl Mark {
+    fn new(at: Instant) -> Self {
+        Self { at, cpu: cpu::of_thread(), waited: cpu::waited_by_thread() }
+    }
+}
+
+/// The measured part: how long it took, and what the job's thread ran and waited in it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    time: Duration,
+    cpu: u64,
+    waited: u64,
+}
 
 struct Job<'a> {
     plan: Plan,
@@ -113,20 +134,22 @@ pub(crate) fn run(plan: Plan, transport: &mut dyn Transport, watch: &Watch) -> D
         job.transport.leave();
     }
     job.tally.repeated = job.transport.repeated() - job.repeated_before;
-    let (measured, cpu_nanos) = marks.unwrap_or_default();
-    Done { tally: job.tally, ledger: job.plan.ledger, cpu_nanos, measured, broken }
+    let Measured { time: measured, cpu: cpu_nanos, waited: waited_nanos } =
+        marks.unwrap_or_default();
+    let (tally, ledger) = (job.tally, job.plan.ledger);
+    Done { tally, ledger, cpu_nanos, waited_nanos, measured, broken }
 }
 
 impl Job<'_> {
     /// The measured part, and the warm-up before it.
-    fn load(&mut self, marks: &mut Option<(Duration, u64)>) -> Result<(), String> {
+    fn load(&mut self, marks: &mut Option<Measured>) -> Result<(), String> {
         let begin = now();
         let (from, end) = (begin + self.plan.warmup, begin + self.plan.warmup + self.plan.time);
         let mut pace = Pace::new(self.plan.rate, begin);
         let mut at = begin;
         while at < end && !self.watch.stop.load(Ordering::Relaxed) {
             if self.measuring.is_none() && at >= from {
-                self.measuring = Some((at, cpu::of_thread()));
+                self.measuring = Some(Mark::new(at));
                 self.repeated_before = self.transport.repeated();
             }
             let wait = self.fill(at, &mut pace).min(end - at);
@@ -134,8 +157,10 @@ impl Job<'_> {
             at = now();
             self.reap(at);
         }
-        if let Some((since, cpu)) = self.measuring.take() {
-            *marks = Some((at - since, cpu::of_thread() - cpu));
+        if let Some(begin) = self.measuring.take() {
+            let end = Mark::new(at);
+            let (cpu, waited) = (end.cpu - begin.cpu, end.waited.saturating_sub(begin.waited));
+            *marks = Some(Measured { time: at - begin.at, cpu, waited });
         }
         self.drain()
     }

@@ -30,6 +30,42 @@ pub(crate) struct Cpu {
     pub(crate) server_cores: Option<f64>,
 }
 
+/// CPU time in the measured part, nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Costs {
+    pub(crate) own: u64,
+    /// The longest that one of our jobs was ready and did not run.
+    pub(crate) own_waited: u64,
+    pub(crate) server: Option<Served>,
+}
+
+/// Of the server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Served {
+    pub(crate) cpu: u64,
+    /// Others had its core while it was ready to run.
+    pub(crate) waited: u64,
+    /// The host of this virtual machine had it.
+    pub(crate) stolen: u64,
+}
+
+/// Shares of the measured time in which somebody was ready and others ran on the core: a figure
+/// taken while that was much says something of the others, and not of what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Starved {
+    pub(crate) own: f64,
+    pub(crate) server: Option<f64>,
+    /// By the host of a virtual machine, on the server's cores.
+    pub(crate) stolen: Option<f64>,
+    /// The largest of these.
+    pub(crate) worst: f64,
+}
+
+impl Starved {
+    /// Above this, a figure is to be thrown away.
+    pub(crate) const MUCH: f64 = 0.05;
+}
+
 /// Everything, as `--json` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Report {
@@ -48,6 +84,7 @@ pub(crate) struct Report {
     pub(crate) read: Option<Direction>,
     pub(crate) write: Option<Direction>,
     pub(crate) cpu: Cpu,
+    pub(crate) starved: Starved,
     /// Requests that failed.
     pub(crate) failed: u64,
     pub(crate) errors: Vec<String>,
@@ -66,7 +103,7 @@ impl Report {
         device: &Device,
         tally: &Tally,
         measured: Duration,
-        (own, server): (u64, Option<u64>),
+        costs: Costs,
         broken: Option<String>,
     ) -> Self {
         let seconds = measured.as_secs_f64();
@@ -80,6 +117,13 @@ impl Report {
             })
         };
         let requests = tally.requests() as f64;
+        let Costs { own, own_waited, server } = costs;
+        let cores = |nanos: u64| per_second(nanos as f64 / 1e9);
+        let [waited, stolen] =
+            [server.map(|server| cores(server.waited)), server.map(|server| cores(server.stolen))];
+        let worst = [Some(cores(own_waited)), waited, stolen];
+        let worst = worst.into_iter().flatten().fold(0.0, f64::max);
+        let starved = Starved { own: cores(own_waited), server: waited, stolen, worst };
         let each = |nanos: u64| if requests > 0.0 { nanos as f64 / requests } else { 0.0 };
         Self {
             path: args.path.to_string(),
@@ -97,9 +141,10 @@ impl Report {
             write: direction(&tally.writes),
             cpu: Cpu {
                 own_ns_per_request: each(own),
-                server_ns_per_request: server.map(each),
-                server_cores: server.map(|nanos| per_second(nanos as f64 / 1e9)),
+                server_ns_per_request: server.map(|server| each(server.cpu)),
+                server_cores: server.map(|server| cores(server.cpu)),
             },
+            starved,
             failed: tally.failed,
             errors: tally.errors.clone(),
             repeated: tally.repeated,
@@ -173,6 +218,10 @@ impl Report {
             write!(text, ", server {} a request ({cores:.2} cores)", show_time(each))?;
         }
         writeln!(text)?;
+        if self.starved.worst > Starved::MUCH {
+            let percent = 100.0 * self.starved.worst;
+            writeln!(text, "STARVED others had the core for {percent:.0} % of the time")?;
+        }
         if self.repeated > 0 {
             writeln!(text, "again   {} commands were sent again", self.repeated)?;
         }

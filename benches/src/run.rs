@@ -17,7 +17,7 @@ use crate::cpu;
 use crate::job::{self, Done, Plan, Watch};
 use crate::ledger::Ledger;
 use crate::place::{self, Device};
-use crate::report::Report;
+use crate::report::{Costs, Report, Served};
 use crate::tally::Tally;
 use crate::transport::{self, Shape};
 use crate::units::{show_bytes, show_count};
@@ -41,11 +41,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report, Failure> {
     let server = watch(args, &jobs, &stop);
     let mut tally = Tally::new();
     let mut broken = None;
-    let (mut cpu_nanos, mut measured) = (0, Duration::ZERO);
+    let (mut cpu_nanos, mut waited, mut measured) = (0, 0, Duration::ZERO);
     for job in jobs {
         let done = job.thread.join().map_err(|_| Failure::Failed("a job panicked".to_owned()))?;
         tally.add(&done.tally);
         cpu_nanos += done.cpu_nanos;
+        waited = waited.max(done.waited_nanos);
         measured = measured.max(done.measured);
         if let (Some(whole), Some(share)) = (&mut ledger, &done.ledger) {
             whole.join(share);
@@ -56,7 +57,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Report, Failure> {
         let saved = ledger.save(path);
         saved.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
     }
-    Ok(Report::new(args, &device, &tally, measured, (cpu_nanos, server), broken))
+    let costs = Costs { own: cpu_nanos, own_waited: waited, server };
+    Ok(Report::new(args, &device, &tally, measured, costs, broken))
 }
 
 /// Told by the first SIGINT or SIGTERM; the second ends the process.
@@ -230,6 +232,7 @@ fn work(
         tally: Tally::new(),
         ledger,
         cpu_nanos: 0,
+        waited_nanos: 0,
         measured: Duration::ZERO,
         broken,
     };
@@ -248,10 +251,10 @@ fn work(
 }
 
 /// Draws progress, hands signals on, and takes the server's CPU time in the measured part.
-fn watch(args: &RunArgs, jobs: &[Running], stop: &AtomicBool) -> Option<u64> {
+fn watch(args: &RunArgs, jobs: &[Running], stop: &AtomicBool) -> Option<Served> {
     let began = Instant::now();
     let bar = progress(args);
-    let server = || args.server_pid.and_then(|pid| cpu::of_process(pid).ok());
+    let server = || args.server_pid.and_then(Seen::now);
     let (from, end) = (began + args.warmup, began + args.warmup + args.time);
     let (mut first, mut last, mut before) = (None, None, (began, 0));
     while !jobs.iter().all(|job| job.thread.is_finished()) {
@@ -278,7 +281,31 @@ fn watch(args: &RunArgs, jobs: &[Running], stop: &AtomicBool) -> Option<u64> {
     }
     bar.finish_and_clear();
     let last = last.unwrap_or_else(server);
-    Some(last?.saturating_sub(first??))
+    Some(last?.since(first??))
+}
+
+/// The account of a server, and of the cores it may use.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    server: cpu::Account,
+    cores: cpu::Cores,
+}
+
+impl Seen {
+    fn now(pid: u32) -> Option<Self> {
+        let cores = cpu::of_cores(pid).unwrap_or_default();
+        Some(Self { server: cpu::of_process(pid).ok()?, cores })
+    }
+
+    /// What others kept the server from: no more than it waited, since others may run when it does
+    /// not want to; and no more than they ran, since its own threads wait for each other.
+    fn since(self, before: Self) -> Served {
+        let server = self.server.since(before.server);
+        let busy = self.cores.busy.saturating_sub(before.cores.busy);
+        let others = busy.saturating_sub(server.ran);
+        let stolen = self.cores.stolen.saturating_sub(before.cores.stolen);
+        Served { cpu: server.ran, waited: server.waited.min(others), stolen }
+    }
 }
 
 fn progress(args: &RunArgs) -> ProgressBar {

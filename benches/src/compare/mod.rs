@@ -33,7 +33,8 @@ use server::{Image, Kind, Protocol, Server, Setup};
 /// `compare`
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Whom to compare with: tgt, tgt-1 (tgt with one I/O thread), vblade; repeat it. All otherwise
+    /// Whom to compare with: tgt, tgt-1 (tgt with one I/O thread), vblade, corbel-cached (ours,
+    /// acknowledging AoE writes before they are stable); repeat it. All otherwise
     #[arg(long = "peer", value_name = "NAME", value_parser = Kind::peer)]
     peers: Vec<Kind>,
     /// Write report.html and report.json there
@@ -46,6 +47,10 @@ pub(crate) struct CompareArgs {
     /// How long one sample is measured
     #[arg(long, default_value = "500ms", value_name = "TIME", value_parser = units::time)]
     sample: Duration,
+    /// How often to take a sample again while something else had the cores
+    #[arg(long, default_value_t = 2, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0..=100))]
+    retakes: u32,
     /// Which comparisons: iscsi-ram, iscsi-file, aoe-ram, aoe-file; all otherwise
     #[arg(long = "only", value_name = "NAME", value_delimiter = ',',
           value_parser = ["iscsi-ram", "iscsi-file", "aoe-ram", "aoe-file"])]
@@ -82,6 +87,7 @@ fn loads(protocol: Protocol) -> Vec<Load> {
         }
         Protocol::Aoe => loads.push(Load::new("read", 8 << 10, 32)),
     }
+    loads.push(Load::new("randread", 4096, 1).beside_writer());
     loads
 }
 
@@ -147,10 +153,14 @@ fn programs(args: &CompareArgs, absent: &mut Vec<Absent>) -> Result<Vec<(Kind, P
         Failure::Usage("there is no corbel-target beside this program; name it by --target".into())
     })?;
     let mut programs = vec![(Kind::Corbel, ours)];
-    let all = [Kind::Tgt, Kind::TgtOne, Kind::Vblade];
-    let peers = if args.peers.is_empty() { &all[..] } else { &args.peers };
+    let peers = if args.peers.is_empty() { &Kind::PEERS[..] } else { &args.peers };
     for &kind in peers {
         let (program, bringer) = kind.program();
+        if kind == Kind::CorbelCached {
+            let ours = programs[0].1.clone();
+            programs.push((kind, ours));
+            continue;
+        }
         match server::find(program) {
             Some(path) => programs.push((kind, path)),
             None => absent.push(Absent {
@@ -175,7 +185,8 @@ fn group(
     };
     let (mut servers, mut absent) = (Vec::new(), Vec::new());
     let folder = if on_disk { &args.disk } else { &args.ram };
-    for (kind, program) in programs.iter().filter(|(kind, _)| kind.speaks(protocol)) {
+    let takes_part = |(kind, _): &&(Kind, PathBuf)| kind.takes_part(protocol, on_disk);
+    for (kind, program) in programs.iter().filter(takes_part) {
         let image = Image::new(folder, &format!("{name}-{}", kind.name()), args.size)
             .map_err(|error| format!("a store in {}: {error}", folder.display()))?;
         let (kind, cores) = (*kind, &args.server_cpus[..]);
@@ -200,10 +211,7 @@ fn group(
                 }
                 // Every other round goes the other way, so that nobody is always first.
                 let place = if round % 2 == 0 { place } else { servers.len() - 1 - place };
-                match taking.sample(round, &servers[place], load) {
-                    Ok(sample) => group.samples.push(sample),
-                    Err(why) => group.failures.push(why),
-                }
+                take(args, &taking, (round, &servers[place], load), &mut group);
             }
         }
     }
@@ -217,6 +225,23 @@ fn group(
         });
     }
     Ok((group, absent))
+}
+
+/// Takes a sample, and takes it again while somebody else had the cores.
+fn take(
+    args: &CompareArgs,
+    taking: &Taking<'_>,
+    (round, server, load): (usize, &Server, Load),
+    group: &mut Group,
+) {
+    for left in (0..=args.retakes).rev() {
+        match taking.sample(round, server, load) {
+            // Beside a writer the reader waits for his core, as it is meant to.
+            Ok(sample) if left > 0 && sample.is_starved() => group.discarded.push(sample),
+            Ok(sample) => return group.samples.push(sample),
+            Err(why) => return group.failures.push(why),
+        }
+    }
 }
 
 /// What a reader should know of the machine.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::sample::{Load, Sample};
 use super::stats::{Spread, ratios};
+use crate::report::Starved;
 use crate::units::{show_bytes, show_count, show_time};
 
 /// Whom we compare others with.
@@ -54,7 +55,38 @@ pub(crate) struct Group {
     pub(crate) loads: Vec<Load>,
     pub(crate) members: Vec<Member>,
     pub(crate) samples: Vec<Sample>,
+    /// Samples taken again, since others had the cores.
+    pub(crate) discarded: Vec<Sample>,
     pub(crate) failures: Vec<String>,
+}
+
+/// A reader's 99th percentile on one server, alone and beside a writer.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Fairness {
+    pub(crate) server: &'static str,
+    pub(crate) alone_ns: f64,
+    pub(crate) beside_ns: f64,
+    /// Beside over alone, round by round.
+    pub(crate) times_alone: Spread,
+    /// Ours beside a writer over its; `None` of ourselves.
+    pub(crate) ours_over_its: Option<Spread>,
+}
+
+impl fmt::Display for Fairness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a reader's p99 beside a writer: {} {}, {:.1} times its {} alone",
+            self.server,
+            show_time(self.beside_ns),
+            self.times_alone.median,
+            show_time(self.alone_ns),
+        )?;
+        match self.ours_over_its {
+            Some(ratio) => write!(f, "; ours is {:.2} of it", ratio.median),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A server's figures under one load: medians over the rounds.
@@ -76,8 +108,41 @@ pub(crate) struct Line {
 
 impl Group {
     pub(crate) fn new(name: &'static str, loads: Vec<Load>) -> Self {
-        let (members, samples, failures) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, loads, members, samples, failures }
+        let (members, failures) = (Vec::new(), Vec::new());
+        Self { name, loads, members, samples: Vec::new(), discarded: Vec::new(), failures }
+    }
+
+    /// How readers fare beside a writer.
+    pub(crate) fn fairness(&self) -> Vec<Fairness> {
+        let loads = self.loads.iter().filter(|load| load.beside_writer);
+        let pairs = loads.flat_map(|load| self.members.iter().map(|m| (m.name, *load)));
+        let p99 = |server, load| self.values(server, load, |sample| sample.latency("p99"));
+        let found = pairs.filter_map(|(server, load)| {
+            let alone = p99(server, Load { beside_writer: false, ..load });
+            let beside = p99(server, load);
+            let median = |values: &[(usize, f64)]| Spread::of(values.iter().map(|(_, v)| *v));
+            Some(Fairness {
+                server,
+                alone_ns: median(&alone)?.median,
+                beside_ns: median(&beside)?.median,
+                times_alone: ratios(&beside, &alone)?,
+                ours_over_its: ratios(&p99(OURS, load), &beside).filter(|_| server != OURS),
+            })
+        });
+        found.collect()
+    }
+
+    /// What was taken again, and what was kept all the same.
+    pub(crate) fn starved_in_words(&self) -> Option<String> {
+        let kept = self.samples.iter().filter(|sample| sample.is_starved()).count();
+        let (again, all) = (self.discarded.len(), self.samples.len());
+        (again + kept > 0).then(|| {
+            format!(
+                "starved: {again} samples were taken again since others had the cores for more \
+                 than {:.0} % of the time; {kept} of {all} were kept although they had",
+                100.0 * Starved::MUCH
+            )
+        })
     }
 
     fn values(
@@ -152,6 +217,12 @@ impl Group {
                 cost,
             );
         }
+        for fairness in self.fairness() {
+            let _ = writeln!(text, "{fairness}");
+        }
+        if let Some(starved) = self.starved_in_words() {
+            let _ = writeln!(text, "{starved}");
+        }
         for failure in &self.failures {
             let _ = writeln!(text, "FAILED  {failure}");
         }
@@ -207,7 +278,10 @@ impl Comparison {
         let groups: Vec<_> = self
             .groups
             .iter()
-            .map(|group| json!({ "group": group, "summary": group.lines() }))
+            .map(|group| {
+                let (summary, fairness) = (group.lines(), group.fairness());
+                json!({ "group": group, "summary": summary, "fairness": fairness })
+            })
             .collect();
         json!({
             "machine": self.machine,
@@ -263,6 +337,26 @@ pub(super) mod tests {
         assert_eq!(line.iops.median, 48_000.0);
         let ours = comparison.groups[0].line(OURS, comparison.groups[0].loads[1]).unwrap();
         assert!(ours.throughput_ratio.is_none());
+    }
+
+    #[test]
+    fn a_reader_beside_a_writer_is_measured_by_itself_alone_and_by_others() {
+        let mut group = comparison().groups.remove(0);
+        let beside = group.loads[0].beside_writer();
+        group.loads.push(beside);
+        for (server, p99) in [(OURS, 3e4), ("tgt", 9e4)] {
+            let report = json!({
+                "starved": { "server": 0.5 }, "read": { "latency_ns": { "p99": p99 } },
+            });
+            let (round, calibration_ns) = (0, 1);
+            group.samples.push(Sample { round, server, load: beside, calibration_ns, report });
+        }
+        let fairness = group.fairness();
+        assert_eq!(fairness[0].times_alone.median, 1.5);
+        assert_eq!(fairness[1].ours_over_its.unwrap().median, 3e4 / 9e4);
+        let table = group.table();
+        assert!(table.contains("corbel 30.0 us, 1.5 times its 20.0 us alone"), "{table}");
+        assert!(table.contains("2 of 10 were kept although"), "{table}");
     }
 
     #[test]

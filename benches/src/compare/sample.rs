@@ -1,6 +1,6 @@
 //! One load on one server for a moment, and how fast the machine itself was just then.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::server::Server;
 use crate::cpu;
 use crate::pattern::Rng;
+use crate::report::Starved;
 
 /// A load, the same for all servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,11 +18,17 @@ pub(crate) struct Load {
     pub(crate) rw: &'static str,
     pub(crate) bs: u64,
     pub(crate) qd: u32,
+    /// Beside somebody who writes 64 x 256 KiB at a time to the same device.
+    pub(crate) beside_writer: bool,
 }
 
 impl Load {
     pub(crate) const fn new(rw: &'static str, bs: u64, qd: u32) -> Self {
-        Self { rw, bs, qd }
+        Self { rw, bs, qd, beside_writer: false }
+    }
+
+    pub(crate) const fn beside_writer(self) -> Self {
+        Self { beside_writer: true, ..self }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -29,7 +36,8 @@ impl Load {
             bs if bs >= 1 << 20 => format!("{} MiB", bs >> 20),
             bs => format!("{} KiB", bs >> 10),
         };
-        format!("{} {size}, QD {}", self.rw, self.qd)
+        let beside = if self.beside_writer { " + writer" } else { "" };
+        format!("{} {size}, QD {}{beside}", self.rw, self.qd)
     }
 }
 
@@ -51,10 +59,34 @@ impl Sample {
         self.report.pointer(pointer).and_then(Value::as_f64)
     }
 
+    /// Somebody who took part was ready to run for much of the time, and others ran.
+    pub(crate) fn is_starved(&self) -> bool {
+        // A reader shares its core with the writer beside it, for each server alike.
+        let own = if self.load.beside_writer { None } else { self.figure("/starved/own") };
+        let shares = [own, self.figure("/starved/server"), self.figure("/starved/stolen")];
+        shares.into_iter().flatten().any(|share| share > Starved::MUCH)
+    }
+
     /// One of the latencies, nanoseconds.
     pub(crate) fn latency(&self, name: &str) -> Option<f64> {
         let side = if self.load.rw.ends_with("write") { "write" } else { "read" };
         self.figure(&format!("/{side}/latency_ns/{name}"))
+    }
+}
+
+/// Logged in, and its queue full, by then.
+const WRITER_BEGINS: Duration = Duration::from_millis(300);
+
+/// Should nobody end it.
+const WRITER_MAX: Duration = Duration::from_secs(60);
+
+/// Ends with the sample.
+struct Writer(Child);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -85,6 +117,23 @@ impl Taking<'_> {
         words
     }
 
+    /// Starts somebody who writes to the same device, and waits until that is under way. He has
+    /// what the measured client leaves of its core.
+    fn writer(&self, server: &Server) -> Result<Writer, String> {
+        let ever = Taking { time: WRITER_MAX, ..*self };
+        let words = ever.words(server, Load::new("write", 256 << 10, 64));
+        let child = Command::new("nice")
+            .args(["-n", "10"])
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let writer = Writer(child.map_err(|error| error.to_string())?);
+        thread::sleep(WRITER_BEGINS);
+        Ok(writer)
+    }
+
     /// Takes one.
     ///
     /// # Errors
@@ -98,11 +147,13 @@ impl Taking<'_> {
         let calibration_ns = calibrate(self.client_core);
         let words = self.words(server, load);
         server.go_on();
+        let writer = load.beside_writer.then(|| self.writer(server)).transpose()?;
         let done = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .output();
+        drop(writer);
         server.pause();
         let done = done.map_err(|error| error.to_string())?;
         let failed = || {
@@ -139,10 +190,14 @@ mod tests {
     #[test]
     fn a_write_has_the_latency_of_its_writes() {
         let report = serde_json::json!({
+            "starved": { "own": 0.25, "server": 0.01 },
             "iops": 5.0, "read": null, "write": { "latency_ns": { "p50": 7 } }
         });
         let load = Load::new("randwrite", 4096, 32);
         let sample = Sample { round: 0, server: "a", load, calibration_ns: 1, report };
+        assert!(sample.is_starved());
+        assert!(!Sample { load: load.beside_writer(), ..sample.clone() }.is_starved());
+        assert_eq!(load.beside_writer().name(), "randwrite 4 KiB, QD 32 + writer");
         assert_eq!((sample.figure("/iops"), sample.latency("p50")), (Some(5.0), Some(7.0)));
         assert_eq!(load.name(), "randwrite 4 KiB, QD 32");
     }

@@ -23,6 +23,8 @@ const START_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Corbel,
+    /// The same, acknowledging AoE writes before they are on stable storage, as others do.
+    CorbelCached,
     /// With its 16 threads for each LUN.
     Tgt,
     /// With one.
@@ -41,30 +43,39 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Corbel => "corbel",
+            Self::CorbelCached => "corbel-cached",
             Self::Tgt => "tgt",
             Self::TgtOne => "tgt-1",
             Self::Vblade => "vblade",
         }
     }
 
+    /// All that ours can be compared with.
+    pub(crate) const PEERS: [Self; 4] = [Self::Tgt, Self::TgtOne, Self::Vblade, Self::CorbelCached];
+
     pub(crate) fn peer(text: &str) -> Result<Self, String> {
-        let mut peers = [Self::Tgt, Self::TgtOne, Self::Vblade].into_iter();
-        peers.find(|kind| kind.name() == text).ok_or_else(|| {
-            format!("`{text}` is no peer that is known; there are tgt, tgt-1 (one thread), vblade")
+        Self::PEERS.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            format!(
+                "`{text}` is no peer that is known; there are tgt, tgt-1 (one thread), vblade, \
+                 corbel-cached (AoE writes acknowledged before they are stable)"
+            )
         })
     }
 
-    pub(crate) const fn speaks(self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::Iscsi => matches!(self, Self::Corbel | Self::Tgt | Self::TgtOne),
-            Protocol::Aoe => matches!(self, Self::Corbel | Self::Vblade),
+    /// Whether it takes part: speaks the protocol, and differs from the others there.
+    pub(crate) const fn takes_part(self, protocol: Protocol, on_disk: bool) -> bool {
+        match (self, protocol) {
+            (Self::Corbel, _) => true,
+            (Self::Tgt | Self::TgtOne, Protocol::Iscsi) | (Self::Vblade, Protocol::Aoe) => true,
+            (Self::CorbelCached, Protocol::Aoe) => on_disk,
+            (Self::Tgt | Self::TgtOne | Self::Vblade | Self::CorbelCached, _) => false,
         }
     }
 
     /// The program, and what brings it, if it is another's.
     pub(crate) const fn program(self) -> (&'static str, &'static str) {
         match self {
-            Self::Corbel => ("corbel-target", "this build"),
+            Self::Corbel | Self::CorbelCached => ("corbel-target", "this build"),
             Self::Tgt | Self::TgtOne => ("tgtd", "Debian package tgt"),
             Self::Vblade => ("vblade", "Debian package vblade"),
         }
@@ -96,11 +107,20 @@ impl Image {
         file.sync_all()?;
         Ok(image)
     }
+
+    /// A name for something that goes with it.
+    fn beside(&self, end: &str) -> PathBuf {
+        self.0.with_extension(end)
+    }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+        for end in ["toml", "sock", "sock.lock"] {
+            let _ = fs::remove_file(self.beside(end));
+        }
+        let _ = fs::remove_dir_all(self.beside("state"));
     }
 }
 
@@ -294,6 +314,10 @@ fn aoe(setup: &Setup<'_>, net: &mut Net) -> Result<(Started, String), String> {
         let (place, threads) = (format!("0.1@{ours}"), setup.cores.len().max(1).to_string());
         line.extend(words(&["export", &image, "--aoe", &place, "--threads", &threads]));
         Ready::Says
+    } else if setup.kind == Kind::CorbelCached {
+        let config = cached_config(setup, &ours).map_err(|error| error.to_string())?;
+        line.extend(words(&["serve", "--config", &config]));
+        Ready::Says
     } else {
         line.extend(words(&["-b", "64"]));
         if setup.direct {
@@ -303,6 +327,24 @@ fn aoe(setup: &Setup<'_>, net: &mut Net) -> Result<(Started, String), String> {
         Ready::Soon
     };
     Ok((Started { words: line, ready }, format!("aoe:0.1@{theirs}")))
+}
+
+/// What no command line says. The file lies beside the image and goes with it.
+fn cached_config(setup: &Setup<'_>, interface: &str) -> std::io::Result<String> {
+    let image = std::path::absolute(&setup.image.0)?;
+    let beside = |end: &str| setup.image.beside(end).display().to_string();
+    let text = format!(
+        "[daemon]\nthreads = {}\nadmin_socket = {:?}\nstate_dir = {:?}\n\n[[export]]\n\
+         name = \"bench\"\npath = {:?}\nacknowledge = \"cached\"\n\
+         aoe = [{{ shelf = 0, slot = 1, interfaces = [{interface:?}] }}]\n",
+        setup.cores.len().max(1),
+        std::path::absolute(beside("sock"))?,
+        std::path::absolute(beside("state"))?,
+        image,
+    );
+    let path = beside("toml");
+    fs::write(&path, text)?;
+    Ok(path)
 }
 
 fn free_address() -> std::io::Result<SocketAddr> {
@@ -345,7 +387,10 @@ mod tests {
         assert!(
             Kind::peer("corbel").is_err() && Kind::peer("scst").unwrap_err().contains("vblade")
         );
-        assert!(Kind::Vblade.speaks(Protocol::Aoe) && !Kind::Vblade.speaks(Protocol::Iscsi));
+        assert!(Kind::Vblade.takes_part(Protocol::Aoe, false));
+        assert!(!Kind::Vblade.takes_part(Protocol::Iscsi, false));
+        // In RAM nothing is more stable than what was taken.
+        assert!(!Kind::CorbelCached.takes_part(Protocol::Aoe, false));
     }
 
     #[test]

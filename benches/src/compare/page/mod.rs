@@ -23,7 +23,8 @@ fn title(group: &str) -> &str {
 
 /// A server has one colour on the whole page.
 fn class(server: &str) -> usize {
-    ["corbel", "tgt", "tgt-1"].iter().position(|name| *name == server).unwrap_or(3)
+    let names = ["corbel", "tgt", "tgt-1", "vblade"];
+    names.iter().position(|name| *name == server).unwrap_or(names.len())
 }
 
 /// The page.
@@ -114,6 +115,10 @@ fn section(group: &Group) -> String {
     }
     html.push_str("</div>\n");
     html.push_str(&table(&lines));
+    let fairness = group.fairness().into_iter().map(|fairness| fairness.to_string());
+    for said in fairness.chain(group.starved_in_words()) {
+        let _ = writeln!(html, "<p>{}</p>", escape(&said));
+    }
     for failure in &group.failures {
         let _ = writeln!(html, "<p><b>Failed: {}</b></p>", escape(failure));
     }
@@ -123,7 +128,8 @@ fn section(group: &Group) -> String {
 
 fn curve<'a>(lines: &'a [Line], server: &'a str) -> impl Iterator<Item = &'a Line> {
     lines.iter().filter(move |line| {
-        line.server == server && line.load.rw == "randread" && line.load.bs == 4096
+        let load = line.load;
+        line.server == server && load.rw == "randread" && load.bs == 4096 && !load.beside_writer
     })
 }
 
@@ -150,17 +156,19 @@ fn depths(group: &Group, lines: &[Line]) -> String {
 }
 
 fn latencies(lines: &[Line]) -> String {
+    let beside = |line: &Line| if line.load.beside_writer { " + writer" } else { "" };
     let reads = lines.iter().filter(|line| line.load.rw == "randread");
     let rows: Vec<_> = reads
         .filter(|line| matches!(line.load.qd, 1 | 32))
         .map(|line| Range {
-            name: format!("{}, QD {}", line.server, line.load.qd),
+            name: format!("{}, QD {}{}", line.server, line.load.qd, beside(line)),
             class: class(line.server),
             values: [line.p50_ns, line.p99_ns, line.p99_9_ns],
             told: format!(
-                "{}, QD {}: p50 {}, p99 {}, p99.9 {}",
+                "{}, QD {}{}: p50 {}, p99 {}, p99.9 {}",
                 line.server,
                 line.load.qd,
+                beside(line),
                 show_time(line.p50_ns),
                 show_time(line.p99_ns),
                 show_time(line.p99_9_ns)
@@ -171,7 +179,10 @@ fn latencies(lines: &[Line]) -> String {
 }
 
 fn costs(lines: &[Line]) -> String {
-    let shown = lines.iter().filter(|line| line.load.bs == 4096 && line.load.qd != 128);
+    let shown = lines
+        .iter()
+        .filter(|line| line.load.bs == 4096 && line.load.qd != 128)
+        .filter(|line| !line.load.beside_writer);
     let mut before = None;
     let rows: Vec<_> = shown
         .map(|line| {
@@ -245,7 +256,8 @@ fn how(found: &Comparison) -> String {
          so that it compares samples taken seconds apart. CPU time is the scheduler's account of \
          all the server's threads. Loopback and veth run a part of one side's network work on the \
          other side's account.</p>\n<p>What is durable differs: Corbel answers an AoE write when \
-         it is on stable storage, vblade when the kernel has it. iSCSI writes here ask nobody for \
+         it is on stable storage (corbel-cached: when the \
+         device took it), vblade when the kernel has it. iSCSI writes here ask nobody for \
          durability.</p>\n<ul>\n",
     );
     for group in &found.groups {
