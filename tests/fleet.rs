@@ -91,7 +91,7 @@ fn the_same_seed_is_the_same_run() {
 type Mutant = (&'static str, fn(&mut Rules));
 
 /// The safety rules, each switched off: what the simulator must notice.
-const MUTANTS: [Mutant; 12] = [
+const MUTANTS: [Mutant; 13] = [
     ("hold_overlap", |rules| rules.hold_overlap = false),
     ("hold_flush", |rules| rules.hold_flush = false),
     ("keep_device_errors", |rules| rules.keep_device_errors = false),
@@ -103,6 +103,7 @@ const MUTANTS: [Mutant; 12] = [
     ("fail_lost_cache", |rules| rules.fail_lost_cache = false),
     ("remember_caches", |rules| rules.remember_caches = false),
     ("reissue_after_doubt", |rules| rules.reissue_after_doubt = false),
+    ("prove_at_one_process", |rules| rules.prove_at_one_process = false),
     ("check_bounds", |rules| rules.check_bounds = false),
 ];
 

@@ -65,6 +65,8 @@ pub struct Device<A: Arena> {
     links: BTreeMap<String, Link>,
     wires: VecDeque<(PathId, Wire)>,
     ending: Ending,
+    /// [`Rules::prove_at_one_process`].
+    one_process: bool,
 }
 
 /// How far a device is on its way out.
@@ -81,6 +83,7 @@ impl<A: Arena> Device<A> {
     /// A device without paths. `seed` decides every choice that is to look random. `arena` lends
     /// memory for second copies of reads.
     pub fn new(now: Instant, config: Config, arena: A, seed: u64) -> Self {
+        let one_process = config.rules.prove_at_one_process;
         let mut engine = Engine::new(now, config.policy, config.rules);
         if let Some(wwid) = config.wwid {
             // Of any size.
@@ -99,6 +102,7 @@ impl<A: Arena> Device<A> {
             links: BTreeMap::new(),
             wires: VecDeque::new(),
             ending: Ending::No,
+            one_process,
         }
     }
 
@@ -188,7 +192,9 @@ impl<A: Arena> Device<A> {
         stream: StreamId,
         interface: Option<String>,
     ) {
-        if let Some(held) = self.paths.get_mut(&path) {
+        if let Some(held) = self.paths.get_mut(&path)
+            && matches!(&held.machine, Machine::Iscsi(machine) if machine.is_connecting_home(stream))
+        {
             held.interface = interface.or_else(|| held.interface.take());
         }
         self.iscsi(now, path, |machine| machine.connected(now, stream));
@@ -298,12 +304,34 @@ impl<A: Arena> Device<A> {
                 quiet = false;
                 self.obey(now, order);
             }
-            if quiet {
+            if quiet && !self.help_prove(now) {
                 break;
             }
         }
         self.adopt_siblings(now);
         self.bury(now);
+    }
+
+    /// A path that is dead, with writes in doubt, may have that ended at another one's portal. True
+    /// if one begins to.
+    fn help_prove(&mut self, now: Instant) -> bool {
+        let need = |machine: &Machine<_>| match machine {
+            Machine::Iscsi(machine) => machine.need(),
+            Machine::Aoe(_) => None,
+        };
+        let needs = self.paths.iter().filter_map(|(id, held)| Some((*id, need(&held.machine)?)));
+        let found = needs.into_iter().find_map(|(id, need)| {
+            let portal = self.paths.values().find_map(|held| match &held.machine {
+                Machine::Iscsi(helper) => helper.can_prove(&need, !self.one_process),
+                Machine::Aoe(_) => None,
+            });
+            Some((id, portal?))
+        });
+        let Some((id, portal)) = found else { return false };
+        if let Some(Held { machine: Machine::Iscsi(machine), .. }) = self.paths.get_mut(&id) {
+            machine.prove(now, portal);
+        }
+        true
     }
 
     fn obey(&mut self, now: Instant, order: Order<A::Buf>) {

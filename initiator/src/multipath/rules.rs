@@ -31,6 +31,9 @@ pub struct Rules {
     pub remember_caches: bool,
     /// A change in doubt is sent again. Else it is taken for done.
     pub reissue_after_doubt: bool,
+    /// What a login at another portal proves is believed only where one process of the target
+    /// answers at both. Else another node's word is taken for it.
+    pub prove_at_one_process: bool,
     /// Reads and writes end inside the device. Else a request may reach what is behind it.
     pub check_bounds: bool,
 }
@@ -49,6 +52,7 @@ impl Rules {
         fail_lost_cache: true,
         remember_caches: true,
         reissue_after_doubt: true,
+        prove_at_one_process: true,
         check_bounds: true,
     };
 }

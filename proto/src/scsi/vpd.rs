@@ -24,7 +24,7 @@ pub const BLOCK_CHARACTERISTICS: u8 = 0xb1;
 pub const LOGICAL_BLOCK_PROVISIONING: u8 = 0xb2;
 
 /// Vendor specific, of Corbel's target: 16 bytes that name the boot of the host that serves the
-/// unit.
+/// unit, then 16 that name the process.
 pub const INSTANCE: u8 = 0xc0;
 
 /// A whole page: header and `body`. Bodies here are far below 64 KiB; a longer one is cut.

@@ -34,4 +34,4 @@ pub use media::{Completion, MediaPlan};
 pub use missing::MissingLun;
 pub use nexus::{Attention, Nexus};
 pub use plan::{Action, Kept, ParameterCommand, Plan, Reply, View};
-pub use unit::LogicalUnit;
+pub use unit::{Instance, LogicalUnit};

@@ -233,7 +233,7 @@ fn a_failed_flush_is_told_once_to_every_initiator_at_its_next_flush() {
 }
 
 #[test]
-fn page_c0_tells_the_boot_where_it_is_known_and_page_00_lists_it() {
+fn page_c0_tells_boot_and_process_where_they_are_known_and_page_00_lists_it() {
     let inquiry = |nexus: &mut Nexus, page| {
         let mut cdb = [0; 16];
         (cdb[0], cdb[1], cdb[2], cdb[4]) = (0x12, 1, page, 252);
@@ -242,12 +242,13 @@ fn page_c0_tells_the_boot_where_it_is_known_and_page_00_lists_it() {
     let mut silent = nexus(Options::default());
     assert!(sense_of(&inquiry(&mut silent, 0xc0)).is_some());
     let volume = silent.lu.volume.clone();
-    let unit = LogicalUnit::new(volume).with_instance(Some([7; 16]));
+    let instance = Instance { boot: [7; 16], process: [9; 16] };
+    let unit = LogicalUnit::new(volume).with_instance(Some(instance));
     let mut telling = Nexus::new(Arc::new(unit), &VIEW);
     let mut data = |page| match inquiry(&mut telling, page).action {
         Action::Respond(reply) => reply.data.to_vec(),
         action => panic!("{action:?}"),
     };
-    assert_eq!(data(0xc0)[4..], [7; 16]);
+    assert_eq!(data(0xc0)[4..], [[7; 16], [9; 16]].concat());
     assert!(data(0x00).ends_with(&[0xb2, 0xc0]));
 }

@@ -10,12 +10,22 @@ use super::port_groups::PortGroups;
 
 use crate::volume::Volume;
 
+/// Who serves a unit, as VPD page C0 tells it: both are of 16 bytes, and not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instance {
+    /// The boot of the host. Another value means that what was in a volatile cache may be lost.
+    pub boot: [u8; 16],
+    /// The process. Portals that tell the same one share their sessions: a login at one of them
+    /// ends the session that it replaces at another.
+    pub process: [u8; 16],
+}
+
 /// A volume as a SCSI disk. Shared by all shards; what changes in it is atomic and rarely changes.
 #[derive(Debug)]
 pub struct LogicalUnit {
     /// The device behind it.
     pub volume: Arc<Volume>,
-    instance: Option<[u8; 16]>,
+    instance: Option<Instance>,
     write_cache: AtomicBool,
     descriptor_sense: AtomicBool,
     write_protect: AtomicBool,
@@ -54,16 +64,15 @@ impl LogicalUnit {
         }
     }
 
-    /// The same, of which VPD page C0 tells that it has been this one since `instance` began: the
-    /// boot of the host. Another value means that what was in a volatile cache may be lost.
+    /// The same, of which VPD page C0 tells who serves it.
     #[must_use]
-    pub const fn with_instance(mut self, instance: Option<[u8; 16]>) -> Self {
+    pub const fn with_instance(mut self, instance: Option<Instance>) -> Self {
         self.instance = instance;
         self
     }
 
     /// See [`Self::with_instance`].
-    pub(super) const fn instance(&self) -> Option<[u8; 16]> {
+    pub(super) const fn instance(&self) -> Option<Instance> {
         self.instance
     }
 

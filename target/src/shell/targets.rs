@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use corbel_proto::iscsi::chap::{Algorithm, Credentials, Policy, Secret};
 use corbel_proto::iscsi::login::directory::{DigestsRequired, Terms};
@@ -13,7 +13,7 @@ use super::state;
 use super::volumes::Volumes;
 use crate::config::{self, Alua, Config, DigestChoice, Export, InitiatorPattern};
 use crate::iscsi::model::{Allow, PortalGroup, Prefix, Redirect, Target, Targets};
-use crate::scsi::LogicalUnit;
+use crate::scsi::{Instance, LogicalUnit};
 use crate::volume::Volume;
 use crate::volume::sanitize::Phase;
 
@@ -23,6 +23,15 @@ fn boot_id() -> Option<[u8; 16]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits = text.trim().replace('-', "");
     Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+}
+
+/// Who serves: the same all the life of the process.
+fn instance() -> Option<Instance> {
+    static PROCESS: LazyLock<Option<[u8; 16]>> = LazyLock::new(|| {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).ok().map(|()| bytes)
+    });
+    Some(Instance { boot: boot_id()?, process: (*PROCESS)? })
 }
 
 /// The logical units of all exports, by name. They keep state (mode pages, started or stopped), so
@@ -50,7 +59,7 @@ impl LogicalUnits {
                     let unit = LogicalUnit::new(opened.volume.clone());
                     configure(&unit, &opened.export);
                     restore_access(&unit, state_dir).map_err(wrong)?;
-                    Arc::new(unit.with_instance(boot_id()))
+                    Arc::new(unit.with_instance(instance()))
                 }
             };
             configure(&unit, &opened.export);

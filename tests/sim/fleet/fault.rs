@@ -105,8 +105,9 @@ impl<N: Node> Fabric<N> {
         head.life += 1;
         head.state = State::Up;
         head.wake = None;
+        let lives = (head.boot, head.life);
         head.process =
-            Some(Process::start(index, &head.plan, head.boot, (head.alien, head.sectors), rng));
+            Some(Process::start(index, &head.plan, lives, (head.alien, head.sectors), rng));
         self.for_head(index, Inbound::Wake);
     }
 

@@ -17,7 +17,7 @@ use corbel_target::host::{BlockError, BlockOp, BlockToken, Host, Message, ShardI
 use corbel_target::iscsi::model::{Allow, PortalGroup, Target, Targets};
 use corbel_target::iscsi::registry::Registry;
 use corbel_target::iscsi::server::{Config, ConnId, IscsiServer};
-use corbel_target::scsi::LogicalUnit;
+use corbel_target::scsi::{Instance, LogicalUnit};
 use corbel_target::shard::Shard;
 use corbel_target::volume::{Facts, Identity, Options as VolumeOptions, Volume, VolumeId};
 
@@ -33,9 +33,9 @@ pub const OURS: VolumeId = VolumeId(0);
 /// See [`OURS`].
 pub const ALIEN: VolumeId = VolumeId(1);
 
-/// The target's name at a head.
-pub fn target_name(head: usize) -> String {
-    format!("iqn.2026-11.org.example:head{head}")
+/// A target's name.
+pub fn target_name(name: usize) -> String {
+    format!("iqn.2026-11.org.example:head{name}")
 }
 
 /// Where a head listens on a link.
@@ -64,6 +64,8 @@ pub fn host_mac(link: usize) -> Mac {
 /// What does not change when a process ends.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The number in its target's name, which another head may have, too.
+    pub name: usize,
     /// Its links and their MTUs.
     pub links: Vec<(usize, u32)>,
     /// Bytes of payload memory.
@@ -182,12 +184,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process that has just started, as head `index` in its machine's boot number `boot`: which
-    /// device it serves, and how large.
+    /// The process number `process` of head `index`, just started in its machine's boot number
+    /// `boot`: which device it serves, and how large.
     pub fn start(
         index: usize,
         plan: &Plan,
-        boot: u32,
+        (boot, process): (u32, u32),
         (alien, sectors): (bool, usize),
         rng: Rng,
     ) -> Self {
@@ -206,11 +208,15 @@ impl Process {
                 aoe.announce(port(*link));
             }
         }
-        let number = u32::try_from(index).expect("few heads");
-        let instance = u128::from(number) << 32 | u128::from(boot);
-        let unit = LogicalUnit::new(volume.clone()).with_instance(Some(instance.to_be_bytes()));
+        let id = |number: usize, life: u32| {
+            let number = u128::try_from(number).expect("few heads");
+            (number << 32 | u128::from(life)).to_be_bytes()
+        };
+        // Heads of one name are two processes on one machine, as far as caches go.
+        let instance = Instance { boot: id(plan.name, boot), process: id(index, process) };
+        let unit = LogicalUnit::new(volume.clone()).with_instance(Some(instance));
         let portals = plan.links.iter().map(|(link, _)| portal(*link)).collect();
-        let targets = Arc::new(Targets::new([target(index, unit, portals)], None));
+        let targets = Arc::new(Targets::new([target(plan.name, unit, portals)], None));
         let mut config = Config::default();
         (config.wire.ping_interval, config.wire.ping_timeout) = plan.ping;
         let iscsi = IscsiServer::new(config, Arc::new(Registry::new(64)), targets);
@@ -366,9 +372,9 @@ fn volume(plan: &Plan, alien: bool, sectors: usize) -> Arc<Volume> {
     Arc::new(Volume::new(id, "fleet".into(), identity, facts, options, bytes))
 }
 
-fn target(index: usize, unit: LogicalUnit, portals: Vec<SocketAddr>) -> Target<LogicalUnit> {
+fn target(name: usize, unit: LogicalUnit, portals: Vec<SocketAddr>) -> Target<LogicalUnit> {
     Target {
-        name: target_name(index).parse().expect("a name"),
+        name: target_name(name).parse().expect("a name"),
         alias: None,
         luns: [(0, Arc::new(unit))].into_iter().collect(),
         groups: vec![PortalGroup { tag: 1, portals }],

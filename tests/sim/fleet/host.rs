@@ -27,6 +27,8 @@ pub struct PathPlan {
     pub link: usize,
     /// The head at its end.
     pub head: usize,
+    /// The number in the name of its target.
+    pub name: usize,
     /// How it speaks.
     pub speaks: Speaks,
 }
@@ -123,7 +125,7 @@ impl Machine {
                     ..iscsi::Config::new(
                         initiator.parse().expect("a name"),
                         [0x80, 0, 0, 0, index, number],
-                        target_name(path.head).parse().expect("a name"),
+                        target_name(path.name).parse().expect("a name"),
                         0,
                         portal(path.link),
                     )

@@ -68,13 +68,15 @@ pub fn draw(rng: &mut Rng, rules: Rules) -> Plan {
     // Frames may be in a queue for long, and initiators are told so; or they may not.
     let stalls = rng.percent(50);
     let domains = if heads == 2 && rng.percent(50) { 2 } else { 1 };
+    // Two heads that are configured alike: a session at one is none at the other.
+    let alike = heads == 2 && domains == 1 && rng.percent(50);
     let lease = rng.percent(15);
     let ends = Instant::ZERO + ms(4_000 + rng.below(14_000));
     let mtu = pick(rng, &[1500, 1500, 9000]);
     let mut links = Vec::new();
     let mut hosts = Vec::new();
     for index in 0..1 + usize::from(lease) {
-        let paths = paths(rng, index, heads, (mtu, stalls), &mut links);
+        let paths = paths(rng, index, (heads, alike), (mtu, stalls), &mut links);
         let mtus: BTreeMap<usize, u32> = paths.iter().map(|path| (path.link, mtu)).collect();
         let seed = rng.next();
         let depth = pick(rng, &[1, 4, 32_u16]);
@@ -90,6 +92,7 @@ pub fn draw(rng: &mut Rng, rules: Rules) -> Plan {
     }
     let plans = (0..heads)
         .map(|head| HeadPlan {
+            name: if alike { 0 } else { head },
             links: (0..links.len()).filter(|&n| links[n].head == head).map(|n| (n, mtu)).collect(),
             memory_bytes: pick(rng, &[64 << 10, 1 << 20]),
             block_bytes: 512,
@@ -132,7 +135,7 @@ pub fn draw(rng: &mut Rng, rules: Rules) -> Plan {
 fn paths(
     rng: &mut Rng,
     host: usize,
-    heads: usize,
+    (heads, alike): (usize, bool),
     (mtu, stalls): (u32, bool),
     links: &mut Vec<Link>,
 ) -> Vec<PathPlan> {
@@ -164,7 +167,8 @@ fn paths(
             mtu,
             manners,
         });
-        paths.push(PathPlan { link: links.len() - 1, head, speaks });
+        let name = if alike { 0 } else { head };
+        paths.push(PathPlan { link: links.len() - 1, head, name, speaks });
     }
     paths
 }

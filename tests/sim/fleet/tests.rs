@@ -67,6 +67,7 @@ fn fabric(seed: u64, loss_percent: u64, at_start: Vec<Output>) -> Fabric<Ear> {
     };
     let ping = (Duration::from_secs(30), Duration::from_secs(30));
     let plan = Plan {
+        name: 0,
         links: vec![(0, MTU)],
         memory_bytes: 1 << 20,
         block_bytes: 512,

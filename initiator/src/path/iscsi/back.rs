@@ -6,24 +6,33 @@ use corbel_proto::memory::Buffer;
 use corbel_proto::time::{Duration, Instant};
 
 use super::wire::Wire;
-use super::{IscsiPath, PathEvent, PathFault, Phase, Said, Verdict};
+use super::{Aim, IscsiPath, PathEvent, PathFault, Phase, Said, Verdict};
 
 /// A target that has moved for good and cannot be reached this often is asked for where it was.
 const MOVED_FAILURES_MAX: u32 = 5;
 
 impl<B: Buffer> IscsiPath<B> {
+    /// Begins an attempt to have a session.
     pub(super) fn connect(&mut self, now: Instant, portal: SocketAddr, hops: u8) {
         self.attempted = now;
+        let until = now + self.config.timers.connect;
+        self.open(portal, Aim::Session { hops }, until);
+    }
+
+    /// Has a stream opened.
+    pub(super) fn open(&mut self, portal: SocketAddr, aim: Aim, until: Instant) {
         self.last_stream.0 += 1;
         let stream = self.last_stream;
         self.wires.push_back(Wire::Connect { stream, portal });
-        let until = now + self.config.timers.connect;
-        self.phase = Phase::Connecting { stream, portal, hops, until, graced: false };
+        self.phase = Phase::Connecting { stream, portal, aim, until, graced: false };
     }
 
     /// The stream is over, by whosever doing: its tries end, and the path comes back later.
     pub(super) fn gone(&mut self, now: Instant, fault: PathFault, why: String) {
-        self.lose(now, fault, Some(why));
+        match self.proving() {
+            Some(_) => self.proof_failed(now, fault == PathFault::Silent),
+            None => self.lose(now, fault, Some(why)),
+        }
     }
 
     /// Everything of the present stream ends. Then the way back begins, if it is wanted.
@@ -31,12 +40,18 @@ impl<B: Buffer> IscsiPath<B> {
         if let Some(stream) = self.stream() {
             self.wires.push_back(Wire::Close { stream });
         }
+        self.proof_allowed = true;
         let silent = matches!(self.phase, Phase::LoggingIn(_)) && fault == PathFault::Silent;
         self.silent_logins = if silent { self.silent_logins.saturating_add(1) } else { 0 };
         if let Phase::Session(session) = std::mem::replace(&mut self.phase, Phase::Idle) {
             self.end_session(now, *session, fault);
         }
         self.down(fault, why);
+        self.come_back(now);
+    }
+
+    /// The next attempt to have a session, now or later.
+    pub(super) fn come_back(&mut self, now: Instant) {
         if !self.wanted || !self.link {
             return;
         }

@@ -40,13 +40,26 @@ pub struct Config {
     pub weight: Option<u32>,
     /// An earlier process of this host may have left commands under way: crash recovery.
     pub recovering: bool,
-    /// A login that replaces a session proves that the old session's commands are over.
-    ///
-    /// RFC 7143 6.3.5 says so: the target ends the old session and its tasks before the new one is
-    /// told that it is in. Corbel's target keeps to it (it fences the volume first); of others it
-    /// is an assumption, and without it only [`Timers::doubt_hold`] proves anything. Set it to
-    /// false where one portal address moves between target nodes that do not fence one another.
-    pub trust_reinstatement: bool,
+    /// What a login that replaces a session proves.
+    pub reinstatement: Reinstatement,
+}
+
+/// What a login that replaces a session proves about the commands of that session.
+///
+/// RFC 7143 6.3.5: the target ends the old session and its tasks before the new one is told that
+/// it is in. Corbel's target keeps to it (it fences the volume first); of others it is an
+/// assumption, and without it only [`Timers::doubt_hold`] proves anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reinstatement {
+    /// Nothing: for portal addresses that move between target nodes that do not fence one another.
+    Nothing,
+    /// That they are over, if it was at the portal of the old session; and at another portal of
+    /// the same portal group, if the target shows that one process of it answers at both.
+    #[default]
+    Portal,
+    /// That they are over, at any portal of the same target and portal group: as RFC 7143 has it,
+    /// but two servers that are configured alike break it.
+    Group,
 }
 
 /// Names and secrets.
@@ -96,7 +109,7 @@ impl Config {
             depth: 128,
             weight: None,
             recovering: false,
-            trust_reinstatement: true,
+            reinstatement: Reinstatement::default(),
         }
     }
 

@@ -5,8 +5,9 @@
 //!
 //! - A **new session in its place**: a login with the same initiator name, ISID and TSIH 0, at the
 //!   same portal and with the same portal group, that came to the full feature phase. RFC 7143
-//!   6.3.5 obliges the target to have ended the old session and its tasks by then. For whom that
-//!   holds: [`Config::trust_reinstatement`](super::config::Config::trust_reinstatement).
+//!   6.3.5 obliges the target to have ended the old session and its tasks by then. The same login
+//!   at *another* portal of that group proves it too, where one process answers at both: see
+//!   `proof.rs`. For whom that holds: [`Reinstatement`](super::config::Reinstatement).
 //! - **Time**: [`Timers::doubt_hold`](super::config::Timers::doubt_hold) since the stream was
 //!   given up, after which nothing of it leaves this host.
 //!
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 
 use corbel_proto::time::{Duration, Instant};
 
+use super::config::Reinstatement;
 use crate::path::Life;
 
 /// A target's port, as far as a new session must meet the same one to replace an old one.
@@ -26,6 +28,21 @@ pub(super) struct Place {
     pub(super) portal: SocketAddr,
     /// `None`: not told, or not known of an earlier process.
     pub(super) group: Option<u16>,
+    /// Which process of the target answers there, if it tells.
+    pub(super) process: Option<[u8; 16]>,
+}
+
+impl Place {
+    /// A session there replaces one at `old`, wherever in the portal group it is.
+    pub(super) fn replaces(&self, old: &Self, how: Reinstatement) -> bool {
+        let group = old.group.is_some() && old.group == self.group;
+        let one = old.process.is_some() && old.process == self.process;
+        match how {
+            Reinstatement::Nothing => false,
+            Reinstatement::Portal => group && one,
+            Reinstatement::Group => group,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +79,17 @@ impl Doubts {
         self.take_while(|doubt| doubt.since + hold <= now)
     }
 
+    /// A session that stood in for the one at `place` has replaced it, when no life after `upto` had
+    /// begun.
+    pub(super) fn stood_in(&mut self, place: Place, upto: Life) -> Option<Life> {
+        self.take_while(|doubt| doubt.place == place && doubt.life <= upto)
+    }
+
+    /// Where the oldest was, and the newest life in doubt.
+    pub(super) fn span(&self) -> Option<(Place, Life)> {
+        Some((self.0.front()?.place, self.0.back()?.life))
+    }
+
     fn take_while(&mut self, over: impl Fn(&Doubt) -> bool) -> Option<Life> {
         let mut last = None;
         while self.0.front().is_some_and(&over) {
@@ -91,7 +119,7 @@ mod tests {
     }
 
     fn place(port: u16, group: Option<u16>) -> Place {
-        Place { portal: ([10, 0, 0, 1], port).into(), group }
+        Place { portal: ([10, 0, 0, 1], port).into(), group, process: None }
     }
 
     #[test]
@@ -133,5 +161,32 @@ mod tests {
         assert_eq!(doubts.expire(at(10), HOLD), Some(Life(0)));
         assert_eq!(doubts.due(HOLD), Some(at(15)));
         assert_eq!(doubts.expire(at(20), HOLD), Some(Life(1)));
+    }
+
+    #[test]
+    fn another_portal_replaces_a_session_only_where_one_process_answers_at_both() {
+        let here = |port, process| Place { process, ..place(port, Some(1)) };
+        let old = here(3260, Some([1; 16]));
+        let replaces = |new: Place, how| new.replaces(&old, how);
+        assert!(replaces(here(3261, Some([1; 16])), Reinstatement::Portal));
+        assert!(!replaces(here(3261, Some([2; 16])), Reinstatement::Portal));
+        assert!(!replaces(here(3261, None), Reinstatement::Portal));
+        assert!(!here(3261, None).replaces(&here(3260, None), Reinstatement::Portal));
+        let other = Place { group: Some(2), ..here(3261, Some([1; 16])) };
+        assert!(!replaces(other, Reinstatement::Portal));
+        assert!(!replaces(other, Reinstatement::Group));
+        assert!(replaces(here(3261, None), Reinstatement::Group));
+        assert!(!replaces(here(3261, Some([1; 16])), Reinstatement::Nothing));
+    }
+
+    #[test]
+    fn a_stand_in_ends_no_life_that_began_after_it_was_sent() {
+        let mut doubts = Doubts::default();
+        doubts.add(at(0), Life(0), place(3260, Some(1)));
+        doubts.add(at(1), Life(1), place(3260, Some(1)));
+        assert_eq!(doubts.span(), Some((place(3260, Some(1)), Life(1))));
+        assert_eq!(doubts.stood_in(place(3260, Some(1)), Life(0)), Some(Life(0)));
+        assert_eq!(doubts.stood_in(place(3261, Some(1)), Life(1)), None);
+        assert_eq!(doubts.span(), Some((place(3260, Some(1)), Life(1))));
     }
 }

@@ -268,7 +268,9 @@ impl Probe {
                 unit.unmap_by_write_same = flags & 0x40 != 0; // LBPWS
             }
             vpd::INSTANCE => {
-                unit.instance = Some(body.iter().map(|byte| format!("{byte:02x}")).collect());
+                let (boot, process) = body.split_at_checked(16).unwrap_or((body, &[]));
+                unit.instance = Some(boot.iter().map(|byte| format!("{byte:02x}")).collect());
+                unit.process = process.first_chunk().copied();
             }
             _ => {}
         }

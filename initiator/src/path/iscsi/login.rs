@@ -9,9 +9,10 @@ use corbel_proto::iscsi::pdu::login::{LoginResponse, Status};
 use corbel_proto::memory::Buffer;
 use corbel_proto::time::{Duration, Instant};
 
+use super::config::Reinstatement;
 use super::session::Session;
 use super::wire::{Chunk, StreamId, Wire};
-use super::{IscsiPath, PathEvent, PathFault, Phase, Place};
+use super::{Aim, IscsiPath, PathEvent, PathFault, Phase, Place};
 
 /// Longest text of one Login Response.
 const TEXT_BYTES_MAX: u32 = 64 * 1024;
@@ -24,8 +25,8 @@ const PORT: u16 = 3260;
 #[derive(Debug)]
 pub(super) struct LoggingIn<B> {
     pub(super) stream: StreamId,
-    portal: SocketAddr,
-    hops: u8,
+    pub(super) portal: SocketAddr,
+    pub(super) aim: Aim,
     pub(super) until: Instant,
     pub(super) graced: bool,
     pub(super) out: VecDeque<Chunk<B>>,
@@ -46,7 +47,7 @@ enum End {
 const LOGIN_MAX: Duration = Duration::from_secs(20);
 
 impl<B: Buffer> IscsiPath<B> {
-    pub(super) fn log_in(&mut self, now: Instant, stream: StreamId, portal: SocketAddr, hops: u8) {
+    pub(super) fn log_in(&mut self, now: Instant, stream: StreamId, portal: SocketAddr, aim: Aim) {
         let mut login = match Login::new(self.config.login()) {
             Ok(login) => login,
             Err(violation) => {
@@ -57,8 +58,8 @@ impl<B: Buffer> IscsiPath<B> {
         self.phase = Phase::LoggingIn(Box::new(LoggingIn {
             stream,
             portal,
-            hops,
-            until: now + self.login_patience(),
+            aim,
+            until: now + self.login_patience(aim),
             graced: false,
             out: VecDeque::from([first]),
             login,
@@ -70,7 +71,10 @@ impl<B: Buffer> IscsiPath<B> {
     /// How long this login may take. A target that serves logins one by one, and gives a dead
     /// connection 15 s (LIO), would never come to ours if we hung up and queued anew each time: the
     /// next one gets twice as long.
-    pub(super) fn login_patience(&self) -> Duration {
+    pub(super) fn login_patience(&self, aim: Aim) -> Duration {
+        if let Aim::Proof { .. } = aim {
+            return self.proof_patience();
+        }
         let usual = self.config.timers.login;
         usual.saturating_mul(1 << self.silent_logins.min(8)).min(LOGIN_MAX).max(usual)
     }
@@ -79,17 +83,21 @@ impl<B: Buffer> IscsiPath<B> {
         let Phase::LoggingIn(login) = &mut self.phase else { return };
         let random = &mut self.random;
         let Some((end, rest)) = login.bytes(bytes, &mut |bytes| random.fill(bytes)) else { return };
-        let (stream, portal, hops) = (login.stream, login.portal, login.hops);
-        match end {
-            End::Failed(fault, why) => self.gone(now, fault, why),
-            End::Redirect { address, permanent } => {
+        let (stream, portal, aim) = (login.stream, login.portal, login.aim);
+        match (end, aim) {
+            (End::Failed(fault, why), _) => self.gone(now, fault, why),
+            (End::In(outcome), Aim::Proof { place, upto }) => {
+                self.proven(now, (place, upto), outcome.portal_group_tag);
+            }
+            (End::Redirect { .. }, Aim::Proof { .. }) => self.proof_failed(now, false),
+            (End::Redirect { address, permanent }, Aim::Session { hops }) => {
                 self.redirect(now, stream, hops, &address, permanent);
             }
-            End::In(outcome) => {
-                let place = Place { portal, group: outcome.portal_group_tag };
-                let replaced = match self.config.trust_reinstatement {
-                    true => self.doubts.replaced(place),
-                    false => None,
+            (End::In(outcome), Aim::Session { .. }) => {
+                let place = Place { portal, group: outcome.portal_group_tag, process: None };
+                let replaced = match self.config.reinstatement {
+                    Reinstatement::Nothing => None,
+                    Reinstatement::Portal | Reinstatement::Group => self.doubts.replaced(place),
                 };
                 self.events.extend(replaced.map(PathEvent::Quiet));
                 let width = self.config.depth.max(1);

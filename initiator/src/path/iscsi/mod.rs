@@ -18,6 +18,7 @@
 //! commands.rs  a request to SCSI commands
 //! judge.rs     the table of what a target may say, and what it means
 //! doubt.rs     what may still take effect, and until when
+//! proof.rs     proving at another portal that it cannot
 //! ```
 //!
 //! How to drive it: after every call take [`IscsiPath::poll_wire`], [`IscsiPath::transmit`] and
@@ -39,6 +40,7 @@ mod doubt;
 mod identify;
 mod judge;
 mod login;
+mod proof;
 mod random;
 mod session;
 mod status;
@@ -57,9 +59,10 @@ use slab::Slab;
 
 use super::{Life, PathEvent, PathFault, Tried, Try, Verdict};
 use crate::multipath::status::Limit;
-pub use config::{Chap, Config, Digests, Timers, isid_for};
+pub use config::{Chap, Config, Digests, Reinstatement, Timers, isid_for};
 use doubt::{Doubts, Place};
 use login::LoggingIn;
+pub use proof::Need;
 use random::Random;
 use session::Session;
 use tries::Held;
@@ -72,12 +75,21 @@ enum Phase<B> {
     Idle,
     /// It tries again at this time.
     Waiting { until: Instant },
-    /// Its owner connects. `hops`: redirections that led here.
-    Connecting { stream: StreamId, portal: SocketAddr, hops: u8, until: Instant, graced: bool },
+    /// Its owner connects.
+    Connecting { stream: StreamId, portal: SocketAddr, aim: Aim, until: Instant, graced: bool },
     /// On a connected stream.
     LoggingIn(Box<LoggingIn<B>>),
     /// In full feature phase.
     Session(Box<Session<B>>),
+}
+
+/// What a login is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// A session to work with. `hops`: redirections that led here.
+    Session { hops: u8 },
+    /// That doubts of sessions at `place`, up to this life, are over; nothing else.
+    Proof { place: Place, upto: Life },
 }
 
 /// What the engine was last told.
@@ -110,6 +122,10 @@ pub struct IscsiPath<B> {
     attempted: Instant,
     /// Logins in a row that got no answer in time.
     silent_logins: u32,
+    /// No proof was tried since this was last set.
+    proof_allowed: bool,
+    /// Proofs in a row that were not given in time.
+    slow_proofs: u32,
     said: Said,
     fault: PathFault,
     why: Option<String>,
@@ -135,6 +151,8 @@ impl<B: Buffer> IscsiPath<B> {
             failures: 0,
             attempted: Instant::ZERO,
             silent_logins: 0,
+            proof_allowed: false,
+            slow_proofs: 0,
             said: Said::Nothing,
             fault: PathFault::Starting,
             why: None,
@@ -154,7 +172,7 @@ impl<B: Buffer> IscsiPath<B> {
         self.wanted = true;
         if std::mem::take(&mut self.haunted) {
             // The earlier process is gone; its kernel may have had bytes to send until now.
-            let place = Place { portal: self.config.portal, group: None };
+            let place = Place { portal: self.config.portal, group: None, process: None };
             self.doubts.add(now, Life(0), place);
             self.events.push_back(PathEvent::Haunted(Life(0)));
         }
@@ -214,7 +232,13 @@ impl<B: Buffer> IscsiPath<B> {
         if up == std::mem::replace(&mut self.link, up) {
             return;
         }
-        if !up {
+        if self.proving().is_some() {
+            // That goes another way, and is not this one's attempt to come back.
+            if !up {
+                self.down(PathFault::LinkDown, None);
+            }
+            self.failures = 0;
+        } else if !up {
             self.lose(now, PathFault::LinkDown, None);
         } else if self.wanted {
             self.failures = 0;
@@ -225,8 +249,8 @@ impl<B: Buffer> IscsiPath<B> {
     /// The stream is connected.
     pub fn connected(&mut self, now: Instant, stream: StreamId) {
         match self.phase {
-            Phase::Connecting { stream: ours, portal, hops, .. } if ours == stream => {
-                self.log_in(now, stream, portal, hops);
+            Phase::Connecting { stream: ours, portal, aim, .. } if ours == stream => {
+                self.log_in(now, stream, portal, aim);
             }
             _ => {}
         }
@@ -331,7 +355,7 @@ impl<B: Buffer> IscsiPath<B> {
                 self.gone(now, PathFault::Unreachable, why);
             }
             Phase::LoggingIn(login) if login.until <= now => {
-                let why = format!("no login within {:?}", self.login_patience());
+                let why = format!("no login within {:?}", self.login_patience(login.aim));
                 self.gone(now, PathFault::Silent, why);
             }
             Phase::Session(_) => self.session_timeout(now),

@@ -7,7 +7,7 @@ use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
 use corbel_proto::memory::Buffer;
 use corbel_proto::time::{Duration, Instant};
 
-use super::config::Timers;
+use super::config::{Reinstatement, Timers};
 use super::identify::{Needs, Probe};
 use super::unit::Unit;
 use super::wire::{Memory, StreamId};
@@ -110,6 +110,11 @@ impl<B: Buffer> Session<B> {
             graced: false,
             ready_since: None,
         }
+    }
+
+    /// Where it is, with what the unit has told of that.
+    pub(super) fn place(&self) -> Place {
+        Place { process: self.unit.as_ref().and_then(|unit| unit.process), ..self.place }
     }
 
     /// Tries may be sent now.
@@ -293,7 +298,7 @@ impl<B: Buffer> IscsiPath<B> {
 
     fn logged_out(&mut self, now: Instant, code: u8) {
         let Some(session) = self.session() else { return };
-        let place = session.place;
+        let place = session.place();
         let fault = match session.stage {
             Stage::Leaving { fault, .. } => fault,
             _ => PathFault::Closed,
@@ -301,7 +306,7 @@ impl<B: Buffer> IscsiPath<B> {
         let why = self.why.take();
         self.lose(now, fault, why);
         // RFC 7143 11.14: the target answers once the session's tasks are over.
-        let over = code == 0 && self.config.trust_reinstatement;
+        let over = code == 0 && self.config.reinstatement != Reinstatement::Nothing;
         if over && let Some(last) = self.doubts.replaced(place) {
             self.events.push_back(PathEvent::Quiet(last));
         }
@@ -346,6 +351,7 @@ impl<B: Buffer> IscsiPath<B> {
     /// The session is over: every command of it ends.
     pub(super) fn end_session(&mut self, now: Instant, mut session: Session<B>, fault: PathFault) {
         let mut doubt = session.doubted;
+        let place = session.place();
         // Of several answers that came at once, one may end the session: those behind it are not
         // looked at any more, and their commands are as unfinished as the others.
         let events = std::iter::from_fn(|| session.connection.poll_event());
@@ -371,7 +377,8 @@ impl<B: Buffer> IscsiPath<B> {
             self.end(slot, verdict);
         }
         if doubt {
-            self.doubts.add(now, self.life, session.place);
+            self.doubts.add(now, self.life, place);
+            self.proof_allowed = true;
         }
         self.life = Life(self.life.0 + 1);
         // A session that stood for a while does not make the next attempt wait.

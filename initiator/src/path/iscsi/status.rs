@@ -4,7 +4,7 @@ use corbel_proto::memory::Buffer;
 use corbel_proto::time::Instant;
 
 use super::session::Stage;
-use super::{IscsiPath, Phase, Said};
+use super::{Aim, IscsiPath, Phase, Said};
 
 impl<B: Buffer> IscsiPath<B> {
     /// Why it is not ready, with what the target said.
@@ -19,6 +19,10 @@ impl<B: Buffer> IscsiPath<B> {
             Phase::Idle if !self.wanted => None,
             Phase::Idle => Some("connects when the link is up".to_owned()),
             Phase::Waiting { until } => Some(format!("connects again in {}", in_s(*until))),
+            Phase::Connecting { aim: Aim::Proof { .. }, .. } => Some(self.proof_words(now)),
+            Phase::LoggingIn(login) if matches!(login.aim, Aim::Proof { .. }) => {
+                Some(self.proof_words(now))
+            }
             Phase::Connecting { portal, until, .. } => {
                 Some(format!("connecting to {portal}, gives up in {}", in_s(*until)))
             }

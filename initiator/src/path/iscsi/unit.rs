@@ -35,6 +35,8 @@ pub(super) struct Unit {
     /// Our port group.
     pub(super) access: Option<PortGroup>,
     pub(super) instance: Option<String>,
+    /// Which process of the target answers, if it tells.
+    pub(super) process: Option<[u8; 16]>,
     /// It said so when it was asked, whatever its pages say.
     pub(super) refuses_discard: bool,
     /// The same of write zeroes.
@@ -63,6 +65,7 @@ impl Default for Unit {
             write_same: None,
             access: None,
             instance: None,
+            process: None,
             refuses_discard: false,
             refuses_zeroes: false,
         }

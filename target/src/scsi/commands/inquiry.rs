@@ -67,7 +67,7 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
             vpd::provisioning(limits::thin(volume), volume.facts.discard_zeroes)
         }
         vpd::INSTANCE => match lu.instance() {
-            Some(instance) => instance.to_vec(),
+            Some(instance) => [instance.boot, instance.process].concat(),
             None => return Err(Sense::invalid_cdb(2, None)),
         },
         _ => return Err(Sense::invalid_cdb(2, None)),

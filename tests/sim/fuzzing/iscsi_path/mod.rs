@@ -10,7 +10,7 @@ mod peer;
 use std::collections::BTreeSet;
 
 use corbel_initiator::path::iscsi::IscsiPath;
-use corbel_initiator::path::iscsi::config::{Chap, Config, Digests};
+use corbel_initiator::path::iscsi::config::{Chap, Config, Digests, Reinstatement};
 use corbel_initiator::path::iscsi::wire::{StreamId, Wire};
 use corbel_initiator::path::{PathEvent, PathFault, Try, TryId, Verdict};
 use corbel_initiator::request::{Extent, Operation};
@@ -60,7 +60,9 @@ fn config(script: &mut Script<'_>) -> Config {
     let initiator = name("iqn.2026-11.org.example:dom0");
     let mut config = Config::new(initiator, [0x80, 0, 0, 0, 0, 1], target, 0, portal);
     config.recovering = how & 1 != 0;
-    config.trust_reinstatement = how & 2 == 0;
+    if how & 2 != 0 {
+        config.reinstatement = Reinstatement::Nothing;
+    }
     config.depth = if how & 4 == 0 { 64 } else { 2 };
     let digests = if how & 8 == 0 { Digests::None } else { Digests::Prefer };
     (config.header_digest, config.data_digest) = (digests, digests);
@@ -117,6 +119,9 @@ impl Bench {
                 // The clock jumps, and the timer is late.
                 self.now = now + Duration::from_millis(u64::from(script.u16()));
                 self.path.handle_timeout(self.now);
+            }
+            24 if self.path.need().is_some() => {
+                self.path.prove(now, ([10, 0, 0, 2], 3260).into());
             }
             _ => self.pass(Duration::from_millis(u64::from(script.u8()) * 4), script),
         }

@@ -1,7 +1,7 @@
 use corbel_proto::iscsi::pdu::task::TaskOutcome;
 use corbel_proto::time::Duration;
 
-use super::super::config::{Config, Digests};
+use super::super::config::{Config, Digests, Reinstatement};
 use super::bench::{Bench, config, ms};
 use super::peer::{Disk, Trick};
 use crate::path::{Life, PathFault, Verdict};
@@ -71,7 +71,7 @@ fn a_quiet_session_has_no_doubts_to_end() {
 
 #[test]
 fn without_trust_in_reinstatement_only_time_ends_a_doubt() {
-    let config = Config { trust_reinstatement: false, ..config() };
+    let config = Config { reinstatement: Reinstatement::Nothing, ..config() };
     let mut bench = Bench::up(config, Disk::new(64));
     bench.disk.play(0x2a, Trick::Hang);
     bench.write(0, 1, 1);

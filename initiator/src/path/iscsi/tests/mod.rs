@@ -3,4 +3,5 @@ mod peer;
 
 mod coming;
 mod failing;
+mod proof;
 mod working;

@@ -40,8 +40,9 @@ pub(super) struct Disk {
     pub(super) bytes: Vec<u8>,
     pub(super) naa: u64,
     pub(super) serial: String,
-    /// Sixteen times this is the name of its boot.
+    /// Sixteen times this is the name of its boot, and of its process.
     pub(super) instance: u8,
+    pub(super) tells_process: bool,
     pub(super) write_cache: bool,
     pub(super) write_protected: bool,
     pub(super) limits: BlockLimits,
@@ -72,6 +73,7 @@ impl Disk {
             naa: 0x3000_0000_0000_0001,
             serial: "S1".into(),
             instance: 1,
+            tells_process: true,
             write_cache: true,
             write_protected: false,
             limits: BlockLimits::default(),
@@ -367,7 +369,8 @@ fn inquiry(disk: &Disk, page: Option<u8>) -> Result<Vec<u8>, Condition> {
         }
         Some(vpd::BLOCK_LIMITS) => disk.limits.emit(),
         Some(vpd::LOGICAL_BLOCK_PROVISIONING) => vpd::provisioning(disk.thin, true),
-        Some(vpd::INSTANCE) => vec![disk.instance; 16],
+        // One that tells its boot only is of an older release.
+        Some(vpd::INSTANCE) => vec![disk.instance; if disk.tells_process { 32 } else { 16 }],
         Some(_) => return Err(Condition::INVALID_FIELD_IN_CDB),
     };
     Ok(vpd::page(DISK, page.unwrap_or(0), body))
