@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::multipath::policy::Policy;
 use crate::multipath::rules::Rules;
 use crate::multipath::status::{DeviceStatus, Notice};
-use crate::multipath::{CacheMarks, Engine, Geometry, Order};
+use crate::multipath::{Engine, Geometry, Legacy, Order};
 use crate::path::aoe::{self, Frame, Link};
 use crate::path::iscsi::{self, Chunk, StreamId, Wire};
 use crate::path::{PathFault, PathId, Tried, Verdict};
@@ -111,21 +111,25 @@ impl<A: Arena> Device<A> {
         &self.name
     }
 
-    /// An earlier process wrote to these caches; see [`Engine::remember_caches`]. To be called
-    /// before any path is added.
-    pub fn remember_caches(&mut self, marks: CacheMarks) {
-        self.engine.remember_caches(marks);
+    /// An earlier process left this; see [`Engine::inherit`]. To be called before any path is added.
+    pub fn inherit(&mut self, legacy: Legacy) {
+        self.engine.inherit(legacy);
     }
 
-    /// What the next process is to remember, if this one dies; see [`Engine::caches`].
-    pub fn caches(&self) -> CacheMarks {
-        self.engine.caches()
+    /// Users are served; see [`Engine::taken_over`].
+    pub fn taken_over(&mut self, now: Instant) {
+        self.engine.taken_over(now);
     }
 
-    /// Another number for every other answer of [`Self::caches`]. To be looked at before bytes and
+    /// What this process leaves to the next one, should it die; see [`Engine::legacy`].
+    pub fn legacy(&self) -> Legacy {
+        self.engine.legacy()
+    }
+
+    /// Another number for every other answer of [`Self::legacy`]. To be looked at before bytes and
     /// frames are taken.
-    pub const fn caches_version(&self) -> u64 {
-        self.engine.caches_version()
+    pub const fn legacy_version(&self) -> u64 {
+        self.engine.legacy_version()
     }
 
     /// Asks for something. It ends with exactly one outcome.

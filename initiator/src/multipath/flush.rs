@@ -5,10 +5,10 @@
 //! that stood when the flush came have ended.
 
 use corbel_proto::memory::Buffer;
-use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Engine;
+use super::legacy::{CacheMark, Legacy};
 use super::paths::Path;
 use super::policy::Cache;
 use super::status::Notice;
@@ -16,24 +16,6 @@ use super::table::{Key, Role, State, Watch};
 use super::tries::Attempt;
 use crate::path::Facts;
 use crate::request::{Extent, IoError, Operation, Request, RequestId};
-
-/// What whoever takes the device over from this process must know of its caches.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheMarks {
-    /// One was lost with what it held, and no flush has said so yet.
-    pub lost: bool,
-    /// Those that may hold something.
-    pub caches: Vec<CacheMark>,
-}
-
-/// A volatile cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheMark {
-    /// See [`Facts::cache_domain`].
-    pub name: String,
-    /// See [`Facts::instance`].
-    pub instance: Option<String>,
-}
 
 /// A volatile cache that a path leads to, or led. Numbers are counts of writes, see
 /// [`Domains::count`].
@@ -72,18 +54,24 @@ impl Domains {
     }
 
     /// An earlier process wrote to these caches, and nobody knows what it flushed.
-    fn remember(&mut self, marks: CacheMarks) {
-        self.lost |= marks.lost;
-        for CacheMark { name, instance } in marks.caches {
+    pub(super) fn remember(&mut self, legacy: Legacy) {
+        self.lost |= legacy.lost;
+        for CacheMark { name, instance } in legacy.caches {
             self.add(name, instance, true);
         }
     }
 
-    fn marks(&self) -> CacheMarks {
+    /// Counts changes of [`Self::marks`].
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What the next process must know of them.
+    pub(super) fn marks(&self) -> Legacy {
         let mark = |one: &Domain| (one.name.clone(), one.instance.clone());
         let caches = self.all.iter().map(mark);
         let caches = caches.map(|(name, instance)| CacheMark { name, instance }).collect();
-        CacheMarks { lost: self.lost, caches }
+        Legacy { lost: self.lost, caches, changes_since: None }
     }
 
     fn set_lost(&mut self, lost: bool) -> bool {
@@ -182,25 +170,6 @@ impl Domains {
 }
 
 impl<B: Buffer> Engine<B> {
-    /// An earlier process that had this device wrote to these caches: no flush is answered before
-    /// each was flushed, or cannot be reached by any path. To be called before any path is added.
-    pub fn remember_caches(&mut self, marks: CacheMarks) {
-        if self.rules.remember_caches {
-            self.domains.remember(marks);
-        }
-    }
-
-    /// What the next process is to remember, if this one dies. To be kept before anything is sent,
-    /// whenever [`Engine::caches_version`] has changed.
-    pub fn caches(&self) -> CacheMarks {
-        self.domains.marks()
-    }
-
-    /// Another number for every other answer of [`Engine::caches`].
-    pub const fn caches_version(&self) -> u64 {
-        self.domains.version
-    }
-
     /// A flush has come.
     pub(super) fn submit_flush(&mut self, request: Request<B>) {
         let domains: SmallVec<[Option<u32>; 4]> = match self.policy.cache {

@@ -34,6 +34,7 @@
 //! dispatch.rs    a request's way to a path, and its end
 //! verdict.rs     what a try's end means
 //! flush.rs       caches, and when a flush is done
+//! legacy.rs      what the next process must know, should this one die
 //! paths.rs       what is known of a path; rate.rs its speed, flap.rs its failures
 //! group.rs       path groups; select.rs the path for a request
 //! admission.rs   is it this device?
@@ -50,6 +51,7 @@ mod flap;
 mod flush;
 mod group;
 mod hedge;
+mod legacy;
 mod lifecycle;
 mod list;
 mod paths;
@@ -74,9 +76,10 @@ use corbel_proto::time::Instant;
 use self::admission::Device;
 use self::doubts::Doubts;
 use self::flush::Domains;
-pub use self::flush::{CacheMark, CacheMarks};
 use self::group::Groups;
 use self::hedge::Latencies;
+use self::legacy::Ages;
+pub use self::legacy::{CacheMark, Legacy};
 use self::paths::Path;
 pub use self::paths::{PATHS_MAX, PathSpec};
 use self::policy::Policy;
@@ -142,6 +145,7 @@ pub struct Engine<B> {
     changes: Ranges<Key>,
     doubts: Doubts,
     domains: Domains,
+    ages: Ages,
     /// Entries to be looked at, with their sequence numbers.
     runnable: VecDeque<(Key, u64)>,
     /// The first of the pauses to end, or earlier.
@@ -177,6 +181,7 @@ impl<B: Buffer> Engine<B> {
             changes: Ranges::default(),
             doubts: Doubts::default(),
             domains: Domains::default(),
+            ages: Ages::default(),
             runnable: VecDeque::new(),
             delayed_next: None,
             latencies: Latencies::default(),
@@ -220,12 +225,14 @@ impl<B: Buffer> Engine<B> {
         let Request { id, operation, extent, data } = request;
         let key = self.table.insert(self.now, (id, operation, extent), data, Role::Plain);
         if operation.changes() {
+            self.table[key].submitted = self.change_begun();
             if self.rules.order_overlaps {
                 let before = self.changes.overlapping(extent).count();
                 self.table[key].blockers = u32::try_from(before).unwrap_or(u32::MAX);
             }
             self.changes.insert(extent, key);
             self.table.watch(key, Watch::Age);
+            self.note_ages();
         }
         self.wake(key);
         self.run();
@@ -291,6 +298,7 @@ impl<B: Buffer> Engine<B> {
             self.failback_at(),
             self.recheck_at(),
             damped,
+            self.ages_due(),
         ];
         times.into_iter().flatten().min()
     }
@@ -300,6 +308,7 @@ impl<B: Buffer> Engine<B> {
         self.at(now);
         self.refresh();
         self.expire();
+        self.note_ages();
         self.recheck();
         self.wake_delayed();
         self.hedge();

@@ -15,8 +15,8 @@
 //! needs no lock, and a device that hangs keeps nobody else waiting. The price: one device is
 //! served by one core.
 
-mod cache_file;
 mod clock;
+mod legacy_file;
 mod letter;
 mod paths;
 mod ports;
@@ -40,7 +40,7 @@ use crate::config::DeviceSettings;
 use crate::device::{self, Device};
 use crate::multipath::rules::Rules;
 use crate::multipath::status::Notice;
-use cache_file::CacheFile;
+use legacy_file::LegacyFile;
 use letter::Letter;
 use paths::Host;
 use run_state::RunState;
@@ -166,7 +166,7 @@ fn run(
         Ok(reactor) => reactor,
         Err(error) => return attached(Err(error.to_string())),
     };
-    let (caches, left) = CacheFile::load(&config.run_dir, &settings.name);
+    let (caches, left) = LegacyFile::load(&config.run_dir, &settings.name);
     let recovering = left.is_some() || RunState::is_left_behind(&config.run_dir, &settings.name);
     let host = Host { name: config.initiator, id: config.host_id, recovering };
     let mut seed = [0; 8];
@@ -179,7 +179,7 @@ fn run(
     };
     let arena = reactor.arena();
     let mut device = Device::new(clock::now(), begin, arena, u64::from_ne_bytes(seed));
-    device.remember_caches(left.unwrap_or_default());
+    device.inherit(left.unwrap_or_default());
     let (run_dir, notices) = (config.run_dir, config.notices);
     let name = settings.name.clone();
     let parts =

@@ -10,7 +10,7 @@ use corbel_ring::Receiver;
 use corbel_ring::memory::{Arena, Buf};
 use corbel_ring::reactor::{Completion, Event, Reactor};
 
-use super::cache_file::CacheFile;
+use super::legacy_file::LegacyFile;
 use super::letter::Letter;
 use super::ports::Ports;
 use super::presenter::{News, Presenter};
@@ -30,7 +30,7 @@ pub(super) struct Parts {
     pub(super) settings: DeviceSettings,
     pub(super) host: paths::Host,
     pub(super) run_dir: PathBuf,
-    pub(super) caches: CacheFile,
+    pub(super) caches: LegacyFile,
     pub(super) inbox: Receiver<Letter>,
     pub(super) notices: NoticeSink,
     pub(super) attached: Reply,
@@ -53,7 +53,7 @@ pub(super) struct Worker {
     settings: DeviceSettings,
     host: paths::Host,
     run_dir: PathBuf,
-    caches: CacheFile,
+    caches: LegacyFile,
     inbox: Receiver<Letter>,
     letters: VecDeque<Letter>,
     notices: NoticeSink,
@@ -158,7 +158,7 @@ impl Worker {
         self.end(now);
         self.ports.open_wanted(&mut self.reactor, &self.device);
         // Before anything is written to a cache that the file does not name.
-        self.caches.keep(self.device.caches_version(), || self.device.caches());
+        self.caches.keep(self.device.legacy_version(), || self.device.legacy());
         self.streams.pump(&mut self.reactor, &mut self.device);
         self.ports.send(&mut self.reactor, &mut self.device);
         self.soon = false;
@@ -279,6 +279,7 @@ impl Worker {
             match news {
                 None => return,
                 Some(News::Ready(presented)) => {
+                    self.device.taken_over(clock::now());
                     self.presented = Some(presented.clone());
                     if let Some(reply) = self.attached.take() {
                         reply(Ok(Answer::Attached(presented)));

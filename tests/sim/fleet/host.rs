@@ -6,7 +6,7 @@ use corbel_initiator::device::{Config, Device, PathConfig};
 use corbel_initiator::multipath::policy::Policy;
 use corbel_initiator::multipath::rules::Rules;
 use corbel_initiator::multipath::status::{DeviceStatus, Notice};
-use corbel_initiator::multipath::{CacheMarks, Geometry};
+use corbel_initiator::multipath::{Geometry, Legacy};
 use corbel_initiator::path::PathId;
 use corbel_initiator::path::aoe::{self, Link};
 use corbel_initiator::path::iscsi::{self, Chunk, StreamId, Wire};
@@ -78,7 +78,7 @@ pub struct Machine {
     /// The device's name, once known.
     wwid: Option<String>,
     /// The caches it writes to, as the daemon has written them down, and which version of that.
-    caches: (u64, CacheMarks),
+    caches: (u64, Legacy),
     grown: Option<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl Machine {
             lives: 0,
             notices: Vec::new(),
             wwid,
-            caches: (0, CacheMarks::default()),
+            caches: (0, Legacy::default()),
             grown: None,
         }
     }
@@ -195,8 +195,8 @@ impl Machine {
                 });
                 quiet = false;
             }
-            if self.caches.0 != device.caches_version() {
-                self.caches = (device.caches_version(), device.caches());
+            if self.caches.0 != device.legacy_version() {
+                self.caches = (device.legacy_version(), device.legacy());
             }
             quiet &= !transmit(device, out);
             if quiet {
@@ -297,7 +297,7 @@ impl Node for Machine {
         };
         let seed = self.plan.seed.wrapping_add(self.lives);
         let mut device = Device::new(now, config, HeapArena::new(HEDGE_BYTES), seed);
-        device.remember_caches(self.caches.1.clone());
+        device.inherit(self.caches.1.clone());
         for (number, up) in carriers {
             device.link(now, &interface(*number), self.link(*number, *up));
         }
@@ -309,6 +309,7 @@ impl Node for Machine {
             let request = self.load.request(now, number).expect("it is open");
             device.submit(now, request);
         }
+        device.taken_over(now);
         self.device = Some(device);
         self.pump(now, out);
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::multipath::policy::{Cache, Grouping, NoPath, Policy};
 use crate::multipath::rules::Rules;
 use crate::multipath::status::Notice;
-use crate::multipath::{CacheMark, CacheMarks};
+use crate::multipath::{CacheMark, Legacy};
 use crate::path::Facts;
 use crate::request::{IoError, Operation};
 
@@ -273,7 +273,7 @@ fn taken_over(cache: Cache, nodes: &[(&str, &str)], rules: Rules) -> Bench {
         instance: Some(instance.into()),
     };
     let caches = nodes.iter().map(mark).collect();
-    bench.engine.remember_caches(CacheMarks { lost: false, caches });
+    bench.engine.inherit(Legacy { caches, ..Legacy::default() });
     bench
 }
 
@@ -344,12 +344,12 @@ fn a_cache_lost_while_no_process_ran_is_told() {
     // Nobody was told: who comes next tells.
     let mut bench = taken_over(Cache::Trust, &[("a", "1")], Rules::SOUND);
     bench.up_with(0, node("a", "2"));
-    let marks = bench.engine.caches();
+    let marks = bench.engine.legacy();
     assert!(marks.lost);
     let mut bench = Bench::with(Policy::default(), Rules::SOUND);
-    bench.engine.remember_caches(marks);
+    bench.engine.inherit(marks);
     bench.up_with(0, node("a", "2"));
     bench.flush(1);
     assert_eq!(bench.ended(), [(1, Err(IoError::Io))]);
-    assert!(!bench.engine.caches().lost);
+    assert!(!bench.engine.legacy().lost);
 }

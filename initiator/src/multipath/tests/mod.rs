@@ -7,6 +7,7 @@ mod flush;
 mod groups;
 mod hedge;
 mod identity;
+mod legacy;
 mod lifecycle;
 mod no_path;
 mod order;
