@@ -49,7 +49,10 @@ impl<B: Buffer> Engine<B> {
         let (now, flap) = (self.now, self.policy.flap);
         let path = &mut self.paths[index];
         match verdict {
-            Verdict::Done | Verdict::DoneInDoubt(_) | Verdict::Device(_) => path.errors_in_row = 0,
+            Verdict::Done
+            | Verdict::DoneInDoubt(_)
+            | Verdict::Device(_)
+            | Verdict::DeviceInDoubt(..) => path.errors_in_row = 0,
             Verdict::Later(_) => {}
             Verdict::Elsewhere(_) | Verdict::InDoubt(..) => path.errors_in_row += 1,
         }
@@ -77,7 +80,7 @@ impl<B: Buffer> Engine<B> {
                 self.domains.written(attempt.domain, attempt.request.is_some());
                 if let Verdict::DoneInDoubt(life) = verdict { life } else { return }
             }
-            Verdict::InDoubt(_, life) => {
+            Verdict::InDoubt(_, life) | Verdict::DeviceInDoubt(_, life) => {
                 self.domains.written(attempt.domain, false);
                 life
             }
@@ -106,7 +109,9 @@ impl<B: Buffer> Engine<B> {
         let path = self.paths[index].id;
         match verdict {
             Verdict::Done | Verdict::DoneInDoubt(_) => return self.finish(key, Ok(())),
-            Verdict::Device(error) if self.rules.keep_device_errors => {
+            Verdict::Device(error) | Verdict::DeviceInDoubt(error, _)
+                if self.rules.keep_device_errors =>
+            {
                 return self.finish(key, Err(error));
             }
             Verdict::Later(pause) => {
@@ -119,7 +124,10 @@ impl<B: Buffer> Engine<B> {
             {
                 return self.finish(key, Ok(()));
             }
-            Verdict::Device(_) | Verdict::Elsewhere(_) | Verdict::InDoubt(..) => {
+            Verdict::Device(_)
+            | Verdict::DeviceInDoubt(..)
+            | Verdict::Elsewhere(_)
+            | Verdict::InDoubt(..) => {
                 if !self.rules.retry_path_errors {
                     return self.finish(key, Err(IoError::Io));
                 }

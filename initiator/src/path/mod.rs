@@ -69,6 +69,9 @@ pub enum Verdict {
     /// The device says no; every other path would say the same. The answer is definite: nothing of
     /// it takes effect later.
     Device(IoError),
+    /// The same, but copies of other parts of it may land until the path says
+    /// [`PathEvent::Quiet`] of this life: whatever changes its extent must wait.
+    DeviceInDoubt(IoError, Life),
     /// Not now, but the path is well (BUSY, TASK SET FULL, becoming ready, a transition): the same
     /// path again after this long, or another path now. Nothing of it takes effect later.
     Later(Duration),

@@ -159,7 +159,10 @@ impl Bench {
             }
             PathEvent::Tried(tried) => {
                 assert!(self.open.remove(&tried.id), "{:?} ends twice", tried.id);
-                if let Verdict::DoneInDoubt(life) | Verdict::InDoubt(_, life) = tried.verdict {
+                if let Verdict::DoneInDoubt(life)
+                | Verdict::InDoubt(_, life)
+                | Verdict::DeviceInDoubt(_, life) = tried.verdict
+                {
                     assert!(self.quiet < Some(life), "in doubt, and quiet already");
                     self.doubts.insert(life);
                 }

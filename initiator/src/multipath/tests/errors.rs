@@ -3,7 +3,7 @@
 use super::*;
 use crate::multipath::policy::{NoPath, Policy};
 use crate::multipath::rules::Rules;
-use crate::path::{PathFault, PathId, Verdict};
+use crate::path::{Life, PathFault, PathId, Verdict};
 use crate::request::{Extent, IoError, Operation};
 
 #[test]
@@ -16,6 +16,19 @@ fn a_devices_error_goes_to_the_asker_and_leaves_the_path_up() {
         assert_eq!(bench.sent().len(), 1);
         assert_eq!(bench.status().paths_ready, 2);
     }
+}
+
+#[test]
+fn a_devices_error_is_final_though_copies_of_the_write_may_land() {
+    let mut bench = Bench::ready(Policy::default());
+    bench.write(1, blocks(0, 8));
+    bench.end(0, Verdict::DeviceInDoubt(IoError::Medium, Life(3)));
+    assert_eq!(bench.ended(), [(1, Err(IoError::Medium))]);
+    bench.sent();
+    bench.write(2, blocks(4, 1));
+    assert_eq!(bench.sent(), [], "the old copy could land on top of it");
+    bench.quiet(0, 3);
+    assert_eq!(bench.sent().len(), 1);
 }
 
 #[test]

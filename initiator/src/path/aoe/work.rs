@@ -133,10 +133,11 @@ impl<B: Buffer> AoePath<B> {
             (Some(life), Verdict::Elsewhere(fault) | Verdict::InDoubt(fault, _)) => {
                 Verdict::InDoubt(fault, life)
             }
-            // Definite for the command that was answered, but not for the copies of others.
-            (Some(life), Verdict::Device(_) | Verdict::Later(_)) => {
-                Verdict::InDoubt(PathFault::CommandsFail, life)
+            (Some(life), Verdict::Device(error) | Verdict::DeviceInDoubt(error, _)) => {
+                Verdict::DeviceInDoubt(error, life)
             }
+            // Definite for the command that was answered, but not for the copies of others.
+            (Some(life), Verdict::Later(_)) => Verdict::InDoubt(PathFault::CommandsFail, life),
         };
         self.tell(attempt, verdict);
     }

@@ -186,13 +186,17 @@ impl Judge {
         let running = self.running.remove(at.expect("only called for tries under way"));
         let Running { path, attempt, wish, cached } = &running;
         let changes = attempt.operation.changes();
-        if let Verdict::InDoubt(_, life) | Verdict::DoneInDoubt(life) = verdict
+        if let Verdict::InDoubt(_, life)
+        | Verdict::DoneInDoubt(life)
+        | Verdict::DeviceInDoubt(_, life) = verdict
             && changes
         {
             self.haunt_with(*path, life, Some(id), attempt.extent, *wish);
         }
         let wish = wish.filter(|at| !self.wishes[*at].ended);
-        if let (Some(at), Verdict::Device(error)) = (wish, verdict) {
+        if let (Some(at), Verdict::Device(error) | Verdict::DeviceInDoubt(error, _)) =
+            (wish, verdict)
+        {
             self.wishes[at].refused = Some(error);
         }
         if !matches!(verdict, Verdict::Done | Verdict::DoneInDoubt(_)) {

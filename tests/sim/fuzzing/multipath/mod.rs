@@ -172,7 +172,8 @@ impl World {
             7 => Verdict::DoneInDoubt(life),
             8 => Verdict::Device(IoError::Medium),
             9 => Verdict::Later(Duration::from_millis(u64::from(how >> 4))),
-            10 | 11 => Verdict::Elsewhere(PathFault::CommandsFail),
+            10 => Verdict::DeviceInDoubt(IoError::Medium, life),
+            11 => Verdict::Elsewhere(PathFault::CommandsFail),
             _ => Verdict::InDoubt(PathFault::Silent, life),
         };
         self.end_try(tries[usize::from(which) % tries.len()], verdict);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::path::PathEvent;
+use crate::request::IoError;
 
 /// Writes are executed; their first answer takes `slow`, all others a millisecond.
 fn first_write_is_slow(slow: Fate) -> Wire {
@@ -99,14 +100,14 @@ fn a_write_that_was_answered_in_part_is_in_doubt_for_the_rest_only() {
 }
 
 #[test]
-fn an_error_is_not_definite_while_a_copy_is_about() {
+fn an_error_is_passed_on_and_the_other_copy_stays_in_doubt() {
     let mut farm = Farm::ready(Config::new(7, 1), 1500);
     farm.server.instead.insert(0x34, Ok((0x41, 0x10)));
     farm.fate = first_write_is_slow(None);
     farm.write(1, 0, vec![7; 512]);
     farm.run(500);
     let in_doubt =
-        matches!(farm.verdicts()[..], [(1, Verdict::InDoubt(PathFault::CommandsFail, _))]);
+        matches!(farm.verdicts()[..], [(1, Verdict::DeviceInDoubt(IoError::Invalid, _))]);
     assert!(in_doubt, "{:?}", farm.verdicts());
 }
 
