@@ -82,6 +82,7 @@ fn change<'a>(old: &'a DeviceSettings, new: &'a DeviceSettings) -> Change<'a> {
         ("chap", old.chap != new.chap),
         ("mutual_chap", old.mutual_chap != new.mutual_chap),
         ("digests", old.digests != new.digests),
+        ("reinstatement", old.reinstatement != new.reinstatement),
     ];
     let mut needs_detach = differing(&needs_detach);
     let timers = old.timers.each().zip(new.timers.each());

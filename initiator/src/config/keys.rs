@@ -311,6 +311,18 @@ const LIST: &[Key] = &[
         "\"none\"",
         "CRC32C over headers and data of iSCSI: \"none\", \"prefer\" or \"require\".",
     ),
+    key(
+        COMMON,
+        "reinstatement",
+        "word",
+        "\"portal\"",
+        "What a new iSCSI login in place of a lost session proves: that nothing of the old one can \
+         land any more. \"portal\": if it was at the same portal, or at another one of the same \
+         portal group and process (Corbel's target tells); \"group\": at any portal of the target \
+         and portal group, as RFC 7143 has it; not where two servers are configured alike; \
+         \"nothing\": never, only `doubt_hold` counts: for a portal address that moves between \
+         servers that do not fence one another.",
+    ),
     key(CHAP, "user", "text", "required", "CHAP name, 1 to 255 bytes."),
     key(
         CHAP,

@@ -32,6 +32,7 @@ use corbel_proto::iscsi::name::Name;
 
 use crate::multipath::policy::{NoPath, Policy};
 use crate::multipath::status::Limit;
+use crate::path::iscsi::Reinstatement;
 
 pub use corbel_daemon::config::{Problem, Problems, Secret, Wrong};
 pub use credentials::Credentials;
@@ -160,6 +161,8 @@ pub struct DeviceSettings {
     pub mutual_chap: Option<Credentials>,
     /// Digests of its iSCSI paths.
     pub digests: Digests,
+    /// What a login of theirs in place of a lost session proves.
+    pub reinstatement: Reinstatement,
 }
 
 impl DeviceSettings {
@@ -177,6 +180,7 @@ impl DeviceSettings {
             chap: None,
             mutual_chap: None,
             digests: Digests::default(),
+            reinstatement: Reinstatement::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use super::{
     SANLOCK_FAIL_FACTOR, SANLOCK_IO_TIMEOUT, Settings, device_name, present, wwid,
 };
 use crate::multipath::policy::NoPath;
+use crate::path::iscsi::Reinstatement;
 
 pub(super) fn read(text: &str, file: &str, base: &Path) -> Result<Loaded, Problems> {
     let (document, findings) = document(file, text)?;
@@ -161,6 +162,7 @@ struct Common {
     present: Option<Present>,
     depth: Option<u16>,
     digests: Option<Digests>,
+    reinstatement: Option<Reinstatement>,
     chap: Option<Credentials>,
     mutual_chap: Option<Credentials>,
 }
@@ -175,6 +177,11 @@ impl Common {
         let timers = given(&TIMER_KEYS);
         let digests =
             [("none", Digests::None), ("prefer", Digests::Prefer), ("require", Digests::Require)];
+        let reinstatement = [
+            ("portal", Reinstatement::Portal),
+            ("group", Reinstatement::Group),
+            ("nothing", Reinstatement::Nothing),
+        ];
         let sanlock_io_timeout = reader.scalar(table, "sanlock_io_timeout").and_then(|text| {
             let found = within(&text.value, Duration::from_secs(1), Duration::from_secs(600));
             found.map_err(|wrong| reader.findings.error(&text.span, wrong)).ok()
@@ -187,6 +194,7 @@ impl Common {
             present: reader.with(table, "present", present).map(|at| at.value),
             depth: reader.number(table, "depth", 1..=1024),
             digests: reader.choice(table, "digests", &digests),
+            reinstatement: reader.choice(table, "reinstatement", &reinstatement),
             chap: credentials(reader, table, "chap"),
             mutual_chap: credentials(reader, table, "mutual_chap"),
         }
@@ -210,6 +218,7 @@ impl Common {
         }
         device.depth = self.depth.unwrap_or(device.depth);
         device.digests = self.digests.unwrap_or(device.digests);
+        device.reinstatement = self.reinstatement.unwrap_or(device.reinstatement);
         for (from, to) in
             [(&self.chap, &mut device.chap), (&self.mutual_chap, &mut device.mutual_chap)]
         {

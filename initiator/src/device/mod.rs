@@ -111,7 +111,7 @@ impl<A: Arena> Device<A> {
         &self.name
     }
 
-    /// An earlier process left this; see [`Engine::inherit`]. To be called before any path is added.
+    /// An earlier process left this; see [`Engine::inherit`]. To be called before a path is added.
     pub fn inherit(&mut self, legacy: Legacy) {
         self.engine.inherit(legacy);
     }
@@ -197,7 +197,7 @@ impl<A: Arena> Device<A> {
         interface: Option<String>,
     ) {
         if let Some(held) = self.paths.get_mut(&path)
-            && matches!(&held.machine, Machine::Iscsi(machine) if machine.is_connecting_home(stream))
+            && matches!(&held.machine, Machine::Iscsi(machine) if machine.is_going_home(stream))
         {
             held.interface = interface.or_else(|| held.interface.take());
         }

@@ -56,6 +56,7 @@ pub(super) fn add(
                 Digests::Require => iscsi::Digests::Require,
             };
             (config.header_digest, config.data_digest) = (digests, digests);
+            config.reinstatement = settings.reinstatement;
             (PathConfig::Iscsi(Box::new(config)), false)
         }
     };

@@ -208,8 +208,9 @@ const LIST: &[Key] = &[
         "portals",
         "addresses",
         "[\"127.0.0.1:3260\"]",
-        "Where it listens: `\"10.0.0.1:3260\"`, or a table with address and group. Give each \
-         VLAN a group of its own.",
+        "Where it listens: `\"10.0.0.1:3260\"`, or a table with address and group. \
+         Portals of one group serve as one: an initiator may end at one of them what a dead one \
+         left open.",
     ),
     key("target", "portal_group_tag", "1 to 65535", "1", "Group of portals that name none."),
     key("target", "allow", "table", "everyone", "Who may log in."),

@@ -79,7 +79,7 @@ impl Doubts {
         self.take_while(|doubt| doubt.since + hold <= now)
     }
 
-    /// A session that stood in for the one at `place` has replaced it, when no life after `upto` had
+    /// A session that stood in for the one at `place` has replaced it, and no life after `upto` had
     /// begun.
     pub(super) fn stood_in(&mut self, place: Place, upto: Life) -> Option<Life> {
         self.take_while(|doubt| doubt.place == place && doubt.life <= upto)

@@ -1,7 +1,7 @@
 //! Proving at another portal that what was sent at a dead one has no effect any more.
 //!
-//! A path whose link or portal is dead cannot log in again where it was, so it cannot prove by a new
-//! session that its old one is over; until it can, or enough time has passed, every overlapping
+//! A path whose link or portal is dead cannot log in again where it was, so no new session proves
+//! that its old one is over; until it can, or enough time has passed, every overlapping
 //! write waits. But a session belongs to a portal *group* (RFC 7143 4.4.1): where another portal of
 //! it can be reached, a login there with the ISID of the dead path replaces the dead session, and
 //! the target ends that one's tasks before it lets us in. The login is for that alone: its stream
@@ -86,7 +86,7 @@ impl<B: Buffer> IscsiPath<B> {
     }
 
     /// This stream is on its way to where the path itself leads, not to a proof.
-    pub fn is_connecting_home(&self, stream: StreamId) -> bool {
+    pub fn is_going_home(&self, stream: StreamId) -> bool {
         matches!(&self.phase, Phase::Connecting { stream: ours, aim: Aim::Session { .. }, .. }
             if *ours == stream)
     }
