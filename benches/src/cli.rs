@@ -11,7 +11,8 @@ use corbel_proto::iscsi::name::Name;
 use crate::compare::CompareArgs;
 use crate::pattern::Mix;
 use crate::place::Place;
-use crate::{compare, run, units};
+use crate::scale::ScaleArgs;
+use crate::{compare, run, scale, units};
 
 /// Measures iSCSI and AoE targets, block devices and files.
 #[derive(Debug, Parser)]
@@ -34,6 +35,12 @@ enum Command {
     /// between two network namespaces made for it. All are up at once, all but the measured one
     /// are stopped, and short samples alternate. Needs root for AoE.
     Compare(CompareArgs),
+    /// Measure what work costs our target as it grows
+    ///
+    /// Queue depth 1 to 256, requests of 512 bytes to 4 MiB, 1 to 1024 sessions, 1 to 4096 exports,
+    /// over iSCSI on loopback, from RAM; memory for each session and export, and what an idle
+    /// target takes.
+    Scale(ScaleArgs),
     /// Print shell completions
     Completions {
         /// The shell
@@ -80,6 +87,9 @@ pub(crate) struct RunArgs {
     /// Use only the first so many bytes
     #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
     pub(crate) size: Option<u64>,
+    /// Use only what comes after so many bytes; a multiple of --bs
+    #[arg(long, value_name = "SIZE", value_parser = units::bytes, conflicts_with = "verify")]
+    pub(crate) offset: Option<u64>,
     /// Stamp what is written and judge what is read: stale, torn, misplaced, damaged, lost
     ///
     /// At the end every block that was written is read once more. No two requests are on one block
@@ -171,6 +181,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             Err(Failure::Failed("not everything went well; see above".to_owned()))
         }
         Command::Compare(args) => compare::compare(&args),
+        Command::Scale(args) => scale::scale(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "corbel-bench", &mut script);

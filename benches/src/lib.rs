@@ -15,6 +15,7 @@
 //! run.rs         `corbel-bench run`: jobs from start to end
 //! report.rs      its figures, for people and for programs
 //! compare/       `corbel-bench compare`: several targets, in turn, on the same store
+//! scale/         `corbel-bench scale`: one target as work grows
 //! cli.rs         the command line
 //! ```
 //!
@@ -33,6 +34,7 @@ mod pattern;
 mod place;
 mod report;
 mod run;
+mod scale;
 mod stamp;
 mod tally;
 mod transport;

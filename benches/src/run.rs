@@ -103,6 +103,13 @@ fn blocks(args: &RunArgs, device: &Device) -> Result<u64, Failure> {
         let there = device.size_bytes;
         return Err(Failure::Usage(format!("--size {size}: the device has {there} bytes")));
     }
+    let offset = args.offset.unwrap_or(0);
+    if offset >= size || !offset.is_multiple_of(args.bs) {
+        return Err(Failure::Usage(format!(
+            "--offset {offset}: a multiple of --bs below the size, {size}, is wanted"
+        )));
+    }
+    let size = size - offset;
     let block = u64::from(device.block_bytes);
     if args.bs > IO_BYTES_MAX || !args.bs.is_multiple_of(block) {
         return Err(Failure::Usage(format!(
@@ -193,6 +200,8 @@ fn plan(
     ledger: Option<&Ledger>,
 ) -> Result<Plan, Failure> {
     let (range, first) = share(blocks, number, args.jobs, ledger.is_none());
+    let base = args.offset.unwrap_or(0) / args.bs;
+    let (range, first) = (range.start + base..range.end + base, first + base);
     let io_bytes = u32::try_from(args.bs).map_err(|e| Failure::Usage(e.to_string()))?;
     #[expect(clippy::cast_precision_loss, reason = "jobs are few")]
     let rate = args.rate.map(|rate| rate / args.jobs as f64);

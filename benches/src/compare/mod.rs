@@ -10,7 +10,7 @@
 //! ```
 
 mod net;
-mod page;
+pub(crate) mod page;
 mod result;
 mod sample;
 mod server;
@@ -29,6 +29,7 @@ use net::Net;
 use result::{Absent, Comparison, Group, Member};
 use sample::{Load, Taking};
 use server::{Image, Kind, Protocol, Server, Setup};
+pub(crate) use stats::Spread;
 
 /// `compare`
 #[derive(Debug, Args)]

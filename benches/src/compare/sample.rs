@@ -112,8 +112,15 @@ impl Taking<'_> {
         let line = ["run", "--json", "--rw", load.rw, "--bs", &bs, "--qd", &qd, "--time", &time];
         words.extend(line.map(str::to_owned));
         let pid = server.pid().to_string();
-        let line = ["--warmup", "100ms", "--cpus", &core, "--server-pid", &pid, &server.path];
+        let line = ["--warmup", "100ms", "--cpus", &core, "--server-pid", &pid];
         words.extend(line.map(str::to_owned));
+        // A read that overlaps a write waits for it where reads are consistent; that is not what is
+        // compared here. So each has a half of the device.
+        let half = (server.store_bytes / 2).to_string();
+        if load.beside_writer {
+            words.extend(["--size", &half].map(str::to_owned));
+        }
+        words.push(server.path.clone());
         words
     }
 
@@ -122,9 +129,11 @@ impl Taking<'_> {
     fn writer(&self, server: &Server) -> Result<Writer, String> {
         let ever = Taking { time: WRITER_MAX, ..*self };
         let words = ever.words(server, Load::new("write", 256 << 10, 64));
+        let half = (server.store_bytes / 2).to_string();
         let child = Command::new("nice")
             .args(["-n", "10"])
             .args(words)
+            .args(["--offset", &half])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -92,13 +92,16 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// A file full of noise, gone when dropped.
 #[derive(Debug)]
-pub(crate) struct Image(pub(crate) PathBuf);
+pub(crate) struct Image {
+    pub(crate) path: PathBuf,
+    bytes: u64,
+}
 
 impl Image {
     pub(crate) fn new(folder: &Path, name: &str, bytes: u64) -> std::io::Result<Self> {
         let path = folder.join(format!("corbel-bench-{}-{name}.img", std::process::id()));
-        let image = Self(path);
-        let mut file = File::create(&image.0)?;
+        let image = Self { path, bytes };
+        let mut file = File::create(&image.path)?;
         let (mut piece, mut rng) = (vec![0; 1 << 20], Rng::new(1));
         for _ in 0..bytes >> 20 {
             rng.fill(&mut piece);
@@ -110,13 +113,13 @@ impl Image {
 
     /// A name for something that goes with it.
     fn beside(&self, end: &str) -> PathBuf {
-        self.0.with_extension(end)
+        self.path.with_extension(end)
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
         for end in ["toml", "sock", "sock.lock"] {
             let _ = fs::remove_file(self.beside(end));
         }
@@ -143,6 +146,7 @@ pub(crate) struct Server {
     pub(crate) path: String,
     pub(crate) command: String,
     pub(crate) idle_bytes: u64,
+    pub(crate) store_bytes: u64,
     child: Child,
     _image: Image,
 }
@@ -163,6 +167,7 @@ impl Server {
             path,
             command: command.words.join(" "),
             idle_bytes: 0,
+            store_bytes: setup.image.bytes,
             child,
             _image: setup.image,
         };
@@ -270,7 +275,7 @@ fn words(text: &[&str]) -> Vec<String> {
 
 fn iscsi(setup: &Setup<'_>) -> Result<(Started, String), String> {
     let address = free_address().map_err(|error| error.to_string())?;
-    let (program, image) = (setup.program.display().to_string(), setup.image.0.display());
+    let (program, image) = (setup.program.display().to_string(), setup.image.path.display());
     let image = image.to_string();
     if setup.kind == Kind::Corbel {
         let threads = setup.cores.len().max(1).to_string();
@@ -307,7 +312,7 @@ fn iscsi(setup: &Setup<'_>) -> Result<(Started, String), String> {
 
 fn aoe(setup: &Setup<'_>, net: &mut Net) -> Result<(Started, String), String> {
     let (ours, theirs) = net.pair()?;
-    let (program, image) = (setup.program.display().to_string(), setup.image.0.display());
+    let (program, image) = (setup.program.display().to_string(), setup.image.path.display());
     let image = image.to_string();
     let mut line = words(&["ip", "netns", "exec", &net.servers, &program]);
     let ready = if setup.kind == Kind::Corbel {
@@ -331,7 +336,7 @@ fn aoe(setup: &Setup<'_>, net: &mut Net) -> Result<(Started, String), String> {
 
 /// What no command line says. The file lies beside the image and goes with it.
 fn cached_config(setup: &Setup<'_>, interface: &str) -> std::io::Result<String> {
-    let image = std::path::absolute(&setup.image.0)?;
+    let image = std::path::absolute(&setup.image.path)?;
     let beside = |end: &str| setup.image.beside(end).display().to_string();
     let text = format!(
         "[daemon]\nthreads = {}\nadmin_socket = {:?}\nstate_dir = {:?}\n\n[[export]]\n\
@@ -397,7 +402,7 @@ mod tests {
     fn an_image_is_as_long_as_told_and_gone_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let image = Image::new(folder.path(), "a", 3 << 20).unwrap();
-        let path = image.0.clone();
+        let path = image.path.clone();
         assert_eq!(fs::metadata(&path).unwrap().len(), 3 << 20);
         drop(image);
         assert!(!path.exists());

@@ -9,7 +9,7 @@ const NAMES: f64 = 120.0;
 const RIGHT: f64 = 70.0;
 
 /// Makes text safe inside HTML and SVG.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -34,22 +34,23 @@ fn ticks(max: f64) -> Vec<f64> {
 }
 
 /// One line of a plot, or one colour of bars. `class` is its colour.
-pub(super) struct Series {
-    pub(super) name: &'static str,
-    pub(super) class: usize,
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    pub(crate) class: usize,
     /// By place on the x axis, what is told when pointed at, and the value.
-    pub(super) points: Vec<(usize, String, f64)>,
+    pub(crate) points: Vec<(usize, String, f64)>,
 }
 
 fn open(height: f64, label: &str) -> String {
     format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escape(label))
 }
 
-/// Lines over named places, evenly apart.
-pub(super) fn lines(
+/// Lines over named places, evenly apart; `axis` says what the places are.
+pub(crate) fn lines(
     label: &str,
     places: &[String],
     series: &[Series],
+    axis: &str,
     show: fn(f64) -> String,
 ) -> String {
     let (top, bottom, left, right) = (14.0, 250.0, 56.0, WIDTH - RIGHT);
@@ -76,7 +77,8 @@ pub(super) fn lines(
         let name = escape(name);
         let _ = write!(svg, "<text class=\"mid\" x=\"{at:.1}\" y=\"268\">{name}</text>");
     }
-    let _ = write!(svg, "<text class=\"mid\" x=\"280\" y=\"286\">queue depth</text>");
+    let axis = escape(axis);
+    let _ = write!(svg, "<text class=\"mid\" x=\"280\" y=\"286\">{axis}</text>");
     let mut ends = Vec::new();
     for line in series {
         let at: Vec<_> = line.points.iter().map(|(p, _, v)| (x(*p), y(*v))).collect();
@@ -109,15 +111,15 @@ fn names_at_ends(svg: &mut String, mut ends: Vec<(f64, f64, &'static str)>) {
 }
 
 /// One row of a range plot: from the first to the last of three values.
-pub(super) struct Range {
-    pub(super) name: String,
-    pub(super) class: usize,
-    pub(super) values: [f64; 3],
-    pub(super) told: String,
+pub(crate) struct Range {
+    pub(crate) name: String,
+    pub(crate) class: usize,
+    pub(crate) values: [f64; 3],
+    pub(crate) told: String,
 }
 
 /// Rows of three dots on a scale of powers of ten.
-pub(super) fn ranges(label: &str, rows: &[Range], show: fn(f64) -> String) -> String {
+pub(crate) fn ranges(label: &str, rows: &[Range], show: fn(f64) -> String) -> String {
     let (left, right, row) = (NAMES, WIDTH - 44.0, 26.0);
     let all = || rows.iter().flat_map(|row| row.values).filter(|value| *value > 0.0);
     let low = all().fold(f64::MAX, f64::min).log10().floor();
@@ -164,16 +166,16 @@ pub(super) fn ranges(label: &str, rows: &[Range], show: fn(f64) -> String) -> St
 }
 
 /// One row of bars.
-pub(super) struct Bar {
-    pub(super) name: String,
-    pub(super) class: usize,
-    pub(super) value: f64,
+pub(crate) struct Bar {
+    pub(crate) name: String,
+    pub(crate) class: usize,
+    pub(crate) value: f64,
     /// A little room above: another group begins.
-    pub(super) first: bool,
+    pub(crate) first: bool,
 }
 
 /// Bars from the left, each with its value.
-pub(super) fn bars(label: &str, rows: &[Bar], show: fn(f64) -> String) -> String {
+pub(crate) fn bars(label: &str, rows: &[Bar], show: fn(f64) -> String) -> String {
     let (left, right, row, gap) = (NAMES + 90.0, WIDTH - RIGHT, 18.0, 8.0);
     let max = rows.iter().map(|bar| bar.value).fold(0.0, f64::max);
     let groups = rows.iter().filter(|bar| bar.first).count();

@@ -1,6 +1,6 @@
 //! The report as one page that needs nothing else: words, plots, tables, commands.
 
-mod chart;
+pub(crate) mod chart;
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::result::{Comparison, Group, Line, OURS};
 use crate::units::{show_bytes, show_count, show_time};
 use chart::{Bar, Range, Series, escape};
 
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// The names of the comparisons, for a reader.
 fn title(group: &str) -> &str {
@@ -152,7 +152,7 @@ fn depths(group: &Group, lines: &[Line]) -> String {
         })
         .collect();
     let places: Vec<_> = depths.iter().map(u32::to_string).collect();
-    chart::lines("throughput against queue depth", &places, &series, show_count)
+    chart::lines("throughput against queue depth", &places, &series, "queue depth", show_count)
 }
 
 fn latencies(lines: &[Line]) -> String {
