@@ -6,7 +6,8 @@
 //! ```text
 //! memory   what a read, comparison or fill needs is lent, all of it or none; else it queues
 //! range    its bytes are its own (range_lock); a flush has no range
-//! medium   its block operations run, several at a time                            (steps)
+//! medium   its block operations run, several at a time (steps); beside readers,
+//!          writes by a window                                                   (pace)
 //! flush    if it must be durable on a volatile cache: one flush for all that wait (commit)
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! by then, and need not wait for each other's flush.
 
 mod commit;
+mod pace;
 mod steps;
 
 use std::collections::VecDeque;
@@ -24,6 +26,7 @@ use corbel_proto::time::{Duration, Instant};
 use slab::Slab;
 
 use self::commit::Commits;
+use self::pace::Paces;
 use self::steps::{Job, Progress};
 use super::range_lock::{Access, Grant, Ticket, Waiter};
 use super::sanitize::Phase;
@@ -94,6 +97,7 @@ pub struct Engine<B> {
     /// Erasures that wait for their next turn, and when that is.
     paced: Vec<(Instant, RequestId)>,
     commits: Commits,
+    paces: Paces<B>,
     woken: Vec<Waiter>,
     done: VecDeque<(Owner, Outcome<B>)>,
 }
@@ -106,6 +110,7 @@ impl<B: Buffer> Default for Engine<B> {
             starved: VecDeque::new(),
             paced: Vec::new(),
             commits: Commits::default(),
+            paces: Paces::default(),
             woken: Vec::new(),
             done: VecDeque::new(),
         }
@@ -321,8 +326,12 @@ impl<B: Buffer> Engine<B> {
         let volume = request.volume.id;
         let mut piece = 0u32;
         let mut issued = 0u32;
+        let paces = &mut self.paces;
         let mut issue = |op: BlockOp<B>| {
-            host.block(volume, op, BlockToken(u64::from(piece) << 32 | key as u64));
+            let token = BlockToken(u64::from(piece) << 32 | key as u64);
+            if let Some((op, token)) = paces.pass(volume, op, token, host.now()) {
+                host.block(volume, op, token);
+            }
             piece += 1;
             issued += 1;
         };
@@ -348,11 +357,19 @@ impl<B: Buffer> Engine<B> {
         result: Result<(), BlockError>,
         data: Option<Slice<B>>,
     ) {
-        let BlockToken(token) = token;
-        let key = RequestId(token).key();
-        let piece = RequestId(token).generation() as usize;
+        let BlockToken(own) = pace::unmarked(token);
+        let key = RequestId(own).key();
+        let piece = RequestId(own).generation() as usize;
         let request = self.requests.get_mut(key).expect("a request outlives its block operations");
         request.outstanding -= 1;
+        let volume = request.volume.id;
+        if pace::is_write(token) {
+            let bytes = data.as_ref().map_or(0, |data| data.len);
+            self.paces.written(volume, bytes.into());
+            while let Some((op, token)) = self.paces.next(volume, host.now()) {
+                host.block(volume, op, token);
+            }
+        }
         if result.is_err() && request.job.is_flushing() {
             request.volume.count_flush_failure();
         }
