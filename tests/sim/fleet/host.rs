@@ -80,6 +80,8 @@ pub struct Machine {
     /// The caches it writes to, as the daemon has written them down, and which version of that.
     caches: (u64, Legacy),
     grown: Option<Instant>,
+    /// The links of connections that are being made: path, stream, link.
+    connecting: Vec<(u16, u64, usize)>,
 }
 
 /// Memory for second copies of reads.
@@ -98,6 +100,7 @@ impl Machine {
             wwid,
             caches: (0, Legacy::default()),
             grown: None,
+            connecting: Vec::new(),
         }
     }
 
@@ -189,6 +192,7 @@ impl Machine {
                 out.push(match wire {
                     Wire::Connect { stream, portal } => {
                         let link = link_of(portal).expect("portals are links'");
+                        self.connecting.push((path, stream.0, link));
                         Output::Connect(path, stream.0, link)
                     }
                     Wire::Close { stream } => Output::Close(path, stream.0),
@@ -246,7 +250,10 @@ impl Node for Machine {
         if let Some(device) = &mut self.device {
             match input {
                 Input::Connected(path, stream) => {
-                    let link = self.plan.paths.get(usize::from(path)).map(|path| path.link);
+                    // As the kernel's routes have it: not always the path's own link.
+                    let is = |one: &&(u16, u64, usize)| (one.0, one.1) == (path, stream);
+                    let link = self.connecting.iter().find(is).map(|(.., link)| *link);
+                    self.connecting.retain(|one| one.0 != path || one.1 > stream);
                     device.connected(now, PathId(path), StreamId(stream), link.map(interface));
                 }
                 Input::Refused(path, stream) => {
@@ -285,6 +292,7 @@ impl Node for Machine {
         let learned = self.device.as_mut().and_then(|device| device.status(now).wwid);
         self.wwid = self.wwid.take().or(learned);
         self.device = None;
+        self.connecting.clear();
     }
 
     fn start(&mut self, now: Instant, carriers: &[(usize, bool)], out: &mut Vec<Output>) {
