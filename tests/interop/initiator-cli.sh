@@ -21,8 +21,17 @@ iscsi = [{ target = "$IQN", lun = 0 }]
 [[target]]
 name = "$IQN"
 portals = ["127.0.0.1:3260", "127.0.0.2:3260"]
+[[export]]
+name = "locked"
+path = "mem:64M"
+iscsi = [{ target = "$IQN-locked", lun = 3 }]
+[[target]]
+name = "$IQN-locked"
+portals = ["127.0.0.1:3260", "127.0.0.2:3260"]
+chap = { user = "dom0", secret_file = "$WORK/secret" }
 TOML
 } | config
+(umask 077; echo "a secret of dom0" >secret)
 start_target
 
 cat >event.sh <<'HOOK'
@@ -57,6 +66,15 @@ refused() { # CODE WORDS COMMAND… ; it ends with this exit code and says these
   [ "$rc" = "$code" ] || fail "$*: exit code $rc, not $code: $(cat said)"
   grep -qF -- "$words" said || fail "$* does not say \`$words\`: $(cat said)"
 }
+# A target that wants CHAP for its disks gives the list of targets to anybody, and knows no CHAP there.
+(tool "$CORBEL_INITIATOR" discover iscsi 127.0.0.1) >said || fail "discover: $(cat said)"
+grep -A1 -- "^$IQN " said | grep -q 'lun 0' || fail "no LUN: $(cat said)"
+grep -A1 -- "^$IQN-locked" said | grep -q 'does not accept our CHAP' || fail "no reason: $(cat said)"
+(tool "$CORBEL_INITIATOR" discover iscsi 127.0.0.1 --chap-user dom0 --chap-secret-file secret) >said ||
+  fail "discover with CHAP: $(cat said)"
+grep -A1 -- "^$IQN-locked" said | grep -q 'lun 3' || fail "no LUN with CHAP: $(cat said)"
+pass "discover, with CHAP and without"
+
 says() { # WORDS ; the status does
   ours status >said && grep -qF -- "$1" said
 }

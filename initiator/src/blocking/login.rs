@@ -99,10 +99,7 @@ fn log_in(stream: &mut TcpStream, options: &Options) -> Result<Start, Error> {
         match login.handle(&response, &text, &mut random).map_err(|fault| refused(&fault))? {
             Step::Ask(next) => ask = next,
             Step::Done(outcome) => return Ok(outcome.start()),
-            Step::Refused(status) => {
-                let code = status.code();
-                return Err(Error::Login(format!("the target refuses with status {code:#06x}")));
-            }
+            Step::Refused(status) => return Err(Error::Refused(status)),
             Step::Redirect { address, .. } => {
                 return Err(Error::Login(format!("the target has moved to {address}")));
             }

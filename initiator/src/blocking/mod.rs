@@ -25,6 +25,9 @@ pub enum Error {
     /// The target did not let us in.
     #[error("login failed: {0}")]
     Login(String),
+    /// The target said why it did not.
+    #[error("{}", crate::path::iscsi::refusal(*.0))]
+    Refused(corbel_proto::iscsi::pdu::login::Status),
     /// The peer closed the connection.
     #[error("the target closed the connection")]
     Closed,

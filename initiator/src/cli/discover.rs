@@ -8,11 +8,13 @@ use clap::{Args, Subcommand};
 use corbel_daemon::command::{Failure, print};
 use corbel_proto::iscsi::chap::Credentials;
 use corbel_proto::iscsi::name::Name;
+use corbel_proto::iscsi::pdu::login::Status;
 use serde::Serialize;
 
 use super::run::print_json;
 use crate::blocking::Error;
 use crate::blocking::aoe::Port;
+use crate::blocking::iscsi::Session;
 use crate::blocking::login::{Options, connect};
 use crate::config::{self, Daemon, ISCSI_PORT, Secret};
 use crate::discover;
@@ -173,7 +175,7 @@ fn discover_iscsi(arguments: &Iscsi) -> Result<(), Failure> {
         wait,
         ..Options::default()
     };
-    let mut session = connect(portal, &options)?;
+    let mut session = ask_for_targets(portal, &options)?;
     let text = session.text(b"SendTargets=All\0", wait)?;
     // The answer is complete; how the target takes leave changes nothing about it.
     drop(session.logout(wait));
@@ -195,6 +197,19 @@ fn discover_iscsi(arguments: &Iscsi) -> Result<(), Failure> {
         }
     }
     print_lines(&lines)
+}
+
+/// A discovery session. Many targets want CHAP for their disks alone, and know no CHAP here; a list
+/// of targets may be taken without it, unless the target must prove itself.
+fn ask_for_targets(portal: SocketAddr, options: &Options) -> Result<Session, Error> {
+    match connect(portal, options) {
+        Err(Error::Refused(Status::AUTHENTICATION_FAILURE))
+            if options.chap.is_some() && options.mutual_chap.is_none() =>
+        {
+            connect(portal, &Options { chap: None, ..options.clone() })
+        }
+        result => result,
+    }
 }
 
 fn look_at(

@@ -180,7 +180,7 @@ impl<B: Buffer> LoggingIn<B> {
             }
             Ok(Step::Done(outcome)) => Some(End::In(outcome)),
             Ok(Step::Redirect { address, permanent }) => Some(End::Redirect { address, permanent }),
-            Ok(Step::Refused(status)) => Some(refused(words(status))),
+            Ok(Step::Refused(status)) => Some(refused(refusal(status))),
             Err(fault @ (Fault::Malformed(_) | Fault::TooManyRequests)) => {
                 Some(End::Failed(PathFault::Protocol, fault.to_string()))
             }
@@ -210,9 +210,11 @@ fn portal(address: &str) -> Option<SocketAddr> {
 }
 
 /// A refusal as an administrator can act on it.
-fn words(status: Status) -> String {
+pub(crate) fn refusal(status: Status) -> String {
     let why = match status {
-        Status::AUTHENTICATION_FAILURE => "it does not accept our CHAP name or secret",
+        Status::AUTHENTICATION_FAILURE => {
+            "it does not accept our CHAP name or secret, or wants one"
+        }
         Status::AUTHORIZATION_FAILURE => "we are not allowed to use it",
         Status::NOT_FOUND => "it does not know the target",
         Status::TARGET_REMOVED => "the target was removed",

@@ -62,6 +62,7 @@ use crate::multipath::status::Limit;
 pub use config::{Chap, Config, Digests, Reinstatement, Timers, isid_for};
 use doubt::{Doubts, Place};
 use login::LoggingIn;
+pub(crate) use login::refusal;
 pub use proof::Need;
 use random::Random;
 use session::Session;
