@@ -205,6 +205,8 @@ fn plan(
     let io_bytes = u32::try_from(args.bs).map_err(|e| Failure::Usage(e.to_string()))?;
     #[expect(clippy::cast_precision_loss, reason = "jobs are few")]
     let rate = args.rate.map(|rate| rate / args.jobs as f64);
+    let all = || thread::available_parallelism().map_or(1, usize::from);
+    let cores = if args.cpus.is_empty() { all() } else { args.cpus.len() };
     Ok(Plan {
         shape: Shape {
             job: number,
@@ -212,7 +214,8 @@ fn plan(
             io_bytes,
             block_bytes: device.block_bytes,
             verify: args.verify,
-            busy_poll: args.busy_poll,
+            // Jobs that share a core would look at each other's cost.
+            busy_poll: if args.jobs > cores { Duration::ZERO } else { args.busy_poll },
         },
         mix: args.rw,
         ledger: ledger.map(|whole| whole.share(range.clone())),

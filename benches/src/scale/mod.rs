@@ -68,6 +68,8 @@ struct Load {
 
 const READS: Load = Load { rw: "randread", bs: 4096, qd: 32, jobs: 1 };
 
+/// Bytes of all requests at a time, where requests grow.
+const UNDER_WAY_MAX: u64 = 8 << 20;
 /// Sessions that work at a time, of those that are there.
 const WORKING_MAX: u64 = 16;
 
@@ -110,13 +112,14 @@ fn points(name: &str) -> Vec<(u64, Load, u64, u64)> {
     match name {
         "depth" => powers(0, 8, 1).map(|qd| (qd, Load { qd, ..READS }, 1, 1)).collect(),
         "block" => {
-            let load = |bs| Load { rw: "read", bs, qd: 8, jobs: 1 };
+            // No more under way than caches hold: it is the target that is measured.
+            let load = |bs| Load { rw: "read", bs, qd: (UNDER_WAY_MAX / bs).clamp(1, 8), jobs: 1 };
             [9, 10, 12, 14, 16, 18, 20, 22].map(|n| (1 << n, load(1 << n), 1, 1)).into()
         }
         "sessions" => powers(0, 10, 2)
             .map(|all| {
                 let jobs = all.min(WORKING_MAX);
-                (all, Load { qd: READS.qd / jobs, jobs, ..READS }, 1, all)
+                (all, Load { jobs, ..READS }, 1, all)
             })
             .collect(),
         _ => powers(0, 12, 2).map(|exports| (exports, READS, exports, 1)).collect(),
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!((ends("depth"), ends("block")), (Some(256), Some(4 << 20)));
         assert_eq!((ends("sessions"), ends("exports")), (Some(1024), Some(4096)));
         for (_, load, _, sessions) in points("sessions") {
-            assert!(load.jobs <= sessions && load.qd * load.jobs == READS.qd);
+            assert!(load.jobs <= sessions && load.jobs <= WORKING_MAX);
         }
     }
 }
