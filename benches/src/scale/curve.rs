@@ -52,7 +52,7 @@ impl Curve {
         match self.name {
             "depth" => "requests at a time",
             "block" => "bytes of a request",
-            "sessions" => "sessions, of which 16 work at most",
+            "sessions" => "sessions, of which 16 work at most, 8 requests each",
             _ => "exports",
         }
     }

@@ -32,7 +32,7 @@ pub(crate) struct ScaleArgs {
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// How often each point is measured
-    #[arg(long, default_value_t = 3, value_name = "N",
+    #[arg(long, default_value_t = 5, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// How long one sample is measured
@@ -119,7 +119,7 @@ fn points(name: &str) -> Vec<(u64, Load, u64, u64)> {
         "sessions" => powers(0, 10, 2)
             .map(|all| {
                 let jobs = all.min(WORKING_MAX);
-                (all, Load { jobs, ..READS }, 1, all)
+                (all, Load { jobs, qd: 8, ..READS }, 1, all)
             })
             .collect(),
         _ => powers(0, 12, 2).map(|exports| (exports, READS, exports, 1)).collect(),
