@@ -106,7 +106,7 @@ pub(crate) struct RunArgs {
     ///
     /// What is measured is then the target's time rather than how long this machine takes to wake
     /// a thread.
-    #[arg(long, default_value = "50us", value_name = "TIME", value_parser = units::time)]
+    #[arg(long, default_value = "100us", value_name = "TIME", value_parser = units::time)]
     pub(crate) busy_poll: Duration,
     /// Also tell the CPU time of this process, the server
     #[arg(long, value_name = "PID")]

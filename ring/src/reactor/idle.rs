@@ -19,11 +19,14 @@ use std::time::Duration;
 const WINDOW_MIN: Duration = Duration::from_micros(8);
 /// Looks in a row that may find nothing.
 const MISSES_MAX: u32 = 3;
+/// So many that find something, none in between that does not, halve the next rest.
+const FOUND_OFTEN: u32 = 16;
 /// How long not to look, at first and at most.
 const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(256);
-/// A look that stands still for so long was interrupted.
-pub(super) const INTERRUPTED: Duration = Duration::from_micros(100);
+/// A look that stands still for so long may have been interrupted, by another thread or only by
+/// an interrupt; it is worth asking.
+pub(super) const STANDS_STILL: Duration = Duration::from_micros(3);
 
 /// See the module. Times are since any one moment.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(super) struct Idle {
     max: Duration,
     window: Duration,
     misses: u32,
+    found: u32,
     rest: Duration,
     resting_until: Duration,
 }
@@ -50,7 +54,7 @@ impl Idle {
     /// Looks for at most `max` at a time; zero is never.
     pub(super) fn new(max: Duration) -> Self {
         let zero = Duration::ZERO;
-        Self { max, window: zero, misses: 0, rest: REST_MIN, resting_until: zero }
+        Self { max, window: zero, misses: 0, found: 0, rest: REST_MIN, resting_until: zero }
     }
 
     /// False if it never looks, and times need not be told.
@@ -69,11 +73,14 @@ impl Idle {
         match look {
             Look::Found => {
                 self.misses = 0;
-                self.rest = (self.rest / 2).max(REST_MIN);
+                self.found += 1;
+                if self.found.is_multiple_of(FOUND_OFTEN) {
+                    self.rest = (self.rest / 2).max(REST_MIN);
+                }
             }
             Look::Missed if self.misses + 1 < MISSES_MAX => self.misses += 1,
             Look::Missed | Look::Interrupted => {
-                self.misses = 0;
+                (self.misses, self.found) = (0, 0);
                 self.resting_until = now + self.rest;
                 self.rest = (self.rest * 2).min(REST_MAX);
             }
@@ -153,7 +160,7 @@ mod tests {
             assert_eq!(idle.window(now - micros(1)), None);
         }
         // Finding makes up for it.
-        (0..4).for_each(|_| idle.looked(now, Look::Found));
+        (0..4 * FOUND_OFTEN).for_each(|_| idle.looked(now, Look::Found));
         idle.looked(now, Look::Interrupted);
         assert!(idle.window(now + Duration::from_millis(1)).is_some());
     }

@@ -31,6 +31,7 @@ use crate::packet::Port;
 use crate::pool::{Pool, PoolConfig};
 use crate::probe::{self, Report, SetupError};
 use crate::store::Store;
+use crate::thread;
 use crate::wake::Waker;
 use files::Files;
 use idle::{Idle, Look};
@@ -98,6 +99,8 @@ pub struct Reactor {
     /// Entries to start again at a time: a full interface queue, no descriptors left.
     delayed: Vec<(Instant, u32)>,
     idle: Idle,
+    /// Of this thread, when it was last asked.
+    interruptions: i64,
     began: Instant,
     files: Files,
     messages: Vec<Message>,
@@ -141,6 +144,7 @@ impl Reactor {
             starved: VecDeque::new(),
             delayed: Vec::new(),
             idle: Idle::new(config.busy_poll),
+            interruptions: 0,
             began: Instant::now(),
             files,
             messages: Vec::new(),
@@ -347,6 +351,9 @@ impl Reactor {
                 return Ok(());
             }
         }
+        if self.ring.has_put_off() {
+            return self.ring.enter(true, Some(Duration::ZERO));
+        }
         let began = self.began.elapsed();
         let window = self.idle.window(began).map(|window| wait.map_or(window, |w| w.min(window)));
         if let Some(window) = window {
@@ -364,22 +371,30 @@ impl Reactor {
 
     /// Looks for completions until `window` is over. The kernel says in shared memory that it has
     /// some, so that takes no system call.
-    fn look(&self, began: Duration, window: Duration) -> (Look, Duration) {
-        let mut last = began;
-        loop {
+    fn look(&mut self, began: Duration, window: Duration) -> (Look, Duration) {
+        let (mut last, mut stood_still, mut look) = (began, false, None);
+        while look.is_none() {
             for _ in 0..LOOKS_A_CLOCK {
                 if self.ring.has_put_off() || self.ring.has_completions() {
-                    return (Look::Found, self.began.elapsed());
+                    look = Some(Look::Found);
+                    break;
                 }
                 std::hint::spin_loop();
             }
             let now = self.began.elapsed();
-            match () {
-                () if now - last > idle::INTERRUPTED => return (Look::Interrupted, now),
-                () if now - began >= window => return (Look::Missed, now),
-                () => last = now,
+            stood_still |= now - last > idle::STANDS_STILL;
+            if now - began >= window {
+                look = look.or(Some(Look::Missed));
+            }
+            last = now;
+        }
+        if stood_still {
+            let known = std::mem::replace(&mut self.interruptions, thread::interruptions());
+            if known != self.interruptions {
+                look = Some(Look::Interrupted);
             }
         }
+        (look.unwrap_or(Look::Missed), last)
     }
 
     fn reap(&mut self) {

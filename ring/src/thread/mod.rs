@@ -16,6 +16,11 @@ pub fn ask_for_short_turns(turn: Duration) -> io::Result<()> {
     sys::set_slice(turn)
 }
 
+/// How often the calling thread was made to give its core to another, although it wanted to run.
+pub(crate) fn interruptions() -> i64 {
+    sys::involuntary_switches()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! sched_setattr(2), which has no wrapper.
+//! sched_setattr(2) and getrusage(2), which have no wrappers.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -26,6 +26,15 @@ pub(super) fn set_slice(slice: Duration) -> io::Result<()> {
     // SAFETY: the kernel reads `attributes`, whose size is its first field.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Of the calling thread, since it began.
+pub(super) fn involuntary_switches() -> i64 {
+    // SAFETY: all zeros is a valid value of these plain integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to `usage` alone. It cannot fail: the arguments are good.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nivcsw
 }
 
 /// SCHED_FLAG_RESET_ON_FORK.
