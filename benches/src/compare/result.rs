@@ -83,7 +83,7 @@ impl fmt::Display for Fairness {
             show_time(self.alone_ns),
         )?;
         match self.ours_over_its {
-            Some(ratio) => write!(f, "; ours is {:.2} of it", ratio.median),
+            Some(ratio) => write!(f, "; ours is {:.3} of it", ratio.median),
             None => Ok(()),
         }
     }
@@ -195,7 +195,7 @@ impl Group {
         let head = ["load", "server", "IOPS", "/s", "p50", "p99", "server CPU", "ours/its", "CPU"];
         let _ = writeln!(
             text,
-            "{:<26}{:<9}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
+            "{:<30}{:<14}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
             head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8]
         );
         for line in self.lines() {
@@ -205,7 +205,7 @@ impl Group {
             let cost = line.cpu_ratio.map_or_else(String::new, |r| format!("{:.2}", r.median));
             let _ = writeln!(
                 text,
-                "{:<26}{:<9}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
+                "{:<30}{:<14}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
                 line.load.name(),
                 line.server,
                 show_count(line.iops.median),
@@ -372,7 +372,7 @@ pub(super) mod tests {
     fn a_table_has_a_line_for_each_server_and_load() {
         let comparison = comparison();
         let table = comparison.groups[0].table();
-        assert!(table.contains("randread 4 KiB, QD 32     tgt"), "{table}");
+        assert!(table.contains("randread 4 KiB, QD 32         tgt"), "{table}");
         assert!(table.contains("4.00 (4.00-4.00)"), "{table}");
         assert!(comparison.noise_in_words().contains("5 % more in the median, 10 %"));
     }

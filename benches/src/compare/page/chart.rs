@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 const WIDTH: f64 = 560.0;
 /// Room for names of rows, and of lines at their right end.
-const NAMES: f64 = 120.0;
+const NAMES: f64 = 150.0;
 const RIGHT: f64 = 70.0;
 
 /// Makes text safe inside HTML and SVG.
@@ -176,7 +176,7 @@ pub(crate) struct Bar {
 
 /// Bars from the left, each with its value.
 pub(crate) fn bars(label: &str, rows: &[Bar], show: fn(f64) -> String) -> String {
-    let (left, right, row, gap) = (NAMES + 90.0, WIDTH - RIGHT, 18.0, 8.0);
+    let (left, right, row, gap) = (NAMES + 60.0, WIDTH - RIGHT, 18.0, 8.0);
     let max = rows.iter().map(|bar| bar.value).fold(0.0, f64::max);
     let groups = rows.iter().filter(|bar| bar.first).count();
     let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(0));
