@@ -29,6 +29,8 @@ pub struct Inquiry<'a> {
     pub product: &'a str,
     /// PRODUCT REVISION LEVEL, 4 characters.
     pub revision: &'a str,
+    /// MULTIP: it has more than one target port.
+    pub several_ports: bool,
     /// Initiators, too, may say how good each way to it is.
     pub explicit_access: bool,
 }
@@ -47,6 +49,7 @@ impl Inquiry<'_> {
         out[3] = 0x12; // HISUP, RESPONSE DATA FORMAT 2
         out[4] = u8::try_from(Self::LEN - 5).expect("LEN is below 256"); // ADDITIONAL LENGTH
         out[5] = if self.explicit_access { 0x30 } else { 0x10 }; // TPGS
+        out[6] = u8::from(self.several_ports) << 4; // MULTIP
         out[7] = 0x02; // CMDQUE
         out[8..16].copy_from_slice(&ascii_field::<8>(self.vendor));
         out[16..32].copy_from_slice(&ascii_field::<16>(self.product));
@@ -98,6 +101,7 @@ mod tests {
         vendor: "CORBEL",
         product: "VOLUME",
         revision: "0001",
+        several_ports: false,
         explicit_access: false,
     };
 
@@ -120,7 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn tpgs_says_who_may_set_access_states() {
+    fn multip_and_tpgs_speak_of_ports_and_of_who_may_set_their_states() {
+        assert_eq!(DISK_DATA.emit()[6], 0);
+        assert_eq!(Inquiry { several_ports: true, ..DISK_DATA }.emit()[6], 0x10);
         assert_eq!(DISK_DATA.emit()[5], 0x10);
         assert_eq!(Inquiry { explicit_access: true, ..DISK_DATA }.emit()[5], 0x30);
     }

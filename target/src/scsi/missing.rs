@@ -24,6 +24,7 @@ impl MissingLun {
                     vendor,
                     product: "",
                     revision,
+                    several_ports: false,
                     explicit_access: false,
                 };
                 Plan::data(inquiry.emit(), u32::from(allocation))

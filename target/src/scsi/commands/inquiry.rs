@@ -27,19 +27,20 @@ pub(in crate::scsi) fn plan(
     allocation: u16,
 ) -> Result<Plan, Sense> {
     let data = match page {
-        None => standard(lu),
+        None => standard(lu, view),
         Some(code) => vpd::page(DISK, code, body(lu, view, code)?),
     };
     Ok(Plan::data(data, u32::from(allocation)))
 }
 
-fn standard(lu: &LogicalUnit) -> Vec<u8> {
+fn standard(lu: &LogicalUnit, view: &View<'_>) -> Vec<u8> {
     let inquiry = Inquiry {
         peripheral: DISK,
         removable: lu.volume.options.removable,
         vendor: VENDOR,
         product: &lu.volume.identity.model,
         revision: REVISION,
+        several_ports: view.ports.len() > 1,
         explicit_access: lu.port_groups.explicit(),
     };
     inquiry.emit()

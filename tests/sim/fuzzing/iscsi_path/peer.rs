@@ -229,6 +229,7 @@ fn inquiry(page: Option<u8>) -> Option<Vec<u8>> {
                 vendor: text.0,
                 product: text.1,
                 revision: text.2,
+                several_ports: false,
                 explicit_access: false,
             };
             return Some(inquiry.emit());

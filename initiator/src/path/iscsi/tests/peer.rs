@@ -356,6 +356,7 @@ fn inquiry(disk: &Disk, page: Option<u8>) -> Result<Vec<u8>, Condition> {
                 vendor: "CORBEL",
                 product: "PEER",
                 revision: "1",
+                several_ports: false,
                 explicit_access: false,
             };
             let mut data = inquiry.emit();
