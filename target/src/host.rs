@@ -91,6 +91,16 @@ pub enum Message {
         /// The waiting request's number in its shard.
         waiter: u64,
     },
+    /// Wait for the AoE commands on a volume that the addressed shard has at work, then say
+    /// [`Cleared`](crate::iscsi::Message::Cleared).
+    FenceAoe {
+        /// Which volume.
+        volume: VolumeId,
+        /// Who waits.
+        shard: ShardId,
+        /// Its number for this.
+        ask: u64,
+    },
     /// About iSCSI sessions.
     Iscsi(crate::iscsi::Message),
 }

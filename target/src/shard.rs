@@ -11,6 +11,7 @@ use corbel_proto::time::{Duration, Instant};
 
 use crate::aoe::{AoeServer, PortId};
 use crate::host::{BlockError, BlockToken, Extent, Host, Message};
+use crate::iscsi;
 use crate::iscsi::model::Targets;
 use crate::iscsi::server::{ConnId, Context, IscsiServer, Refusal};
 use crate::scsi::LogicalUnit;
@@ -137,6 +138,7 @@ impl<B: Buffer> Shard<B> {
     pub fn message<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, message: Message) {
         match message {
             Message::RangeGranted { waiter } => self.engine.message(host, waiter),
+            Message::FenceAoe { volume, shard, ask } => self.aoe.fence(volume, (shard, ask)),
             Message::Iscsi(message) => {
                 self.iscsi.message(message, &mut Context { host, engine: &mut self.engine });
             }
@@ -194,6 +196,9 @@ impl<B: Buffer> Shard<B> {
                     self.iscsi.complete(tag, outcome, &mut context);
                 }
             }
+        }
+        while let Some((shard, ask)) = self.aoe.poll_fenced() {
+            host.post(shard, Message::Iscsi(iscsi::Message::Cleared { ask }));
         }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! A victim floods a device with writes until another initiator preempts it with PREEMPT AND ABORT:
 //! once that is answered, no block changes any more, and the victim meets nothing but conflicts.
-//! AoE clients are shut out by what iSCSI initiators reserve. Then the target is killed at random
-//! instants while registrations under APTPL change: what comes up again is the last change that was
-//! acknowledged, or the one under way.
+//! An AoE client that floods is shut out by what an iSCSI initiator reserves, with the same
+//! promise. Then the target is killed at random instants while registrations under APTPL change:
+//! what comes up again is the last change that was acknowledged, or the one under way.
 //!
 //! The program starts the target itself: `fencing … -- corbel-target serve …`.
 //!
@@ -103,6 +103,10 @@ fn run(arguments: &Arguments) -> Result<(), AnyError> {
         fence(&arguments.places, round, &mut rng)?;
     }
     println!("{} times no write of the victim landed after it was preempted", arguments.fences);
+    for round in 0..arguments.fences {
+        shut_out_a_flood(&arguments.places, round, &mut rng)?;
+    }
+    println!("{} times no AoE write landed after it was shut out", arguments.fences);
     shut_out_aoe(&arguments.places)?;
     println!("AoE clients are shut out while an initiator has a reservation");
     for _ in 0..arguments.kills {
@@ -185,12 +189,38 @@ fn fence(places: &Places, round: u32, rng: &mut Rng) -> Result<(), AnyError> {
     }
 }
 
+/// An AoE client floods; an initiator's reservation cuts it off.
+fn shut_out_a_flood(places: &Places, round: u32, rng: &mut Rng) -> Result<(), AnyError> {
+    let mut holder = places.iscsi().connect(1)?;
+    let victim = places.aoe.connect(3)?;
+    good("REGISTER", out(&mut holder, REGISTER_AND_IGNORE, 0, (0, 1), false)?)?;
+    good("CLEAR", out(&mut holder, CLEAR, 0, (1, 0), false)?)?;
+    good("REGISTER", out(&mut holder, REGISTER, 0, (0, 1), false)?)?;
+    let written = Arc::new(AtomicU64::new(0));
+    let theirs = written.clone();
+    let flood = thread::spawn(move || flood(victim, u64::from(round), &theirs));
+    while written.load(Ordering::Relaxed) == 0 && !flood.is_finished() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_micros(rng.below(20_000)));
+    good("RESERVE", out(&mut holder, RESERVE, WRITE_EXCLUSIVE, (1, 0), false)?)?;
+    let read = || Operation::Read { first: 0, blocks: 8 * u32::try_from(WRITES).expect("few") };
+    let before = holder.run(read())?;
+    flood.join().map_err(|_| "the victim panicked")??;
+    thread::sleep(Duration::from_millis(5));
+    if holder.run(read())? != before {
+        return Err(format!("an AoE write landed after the reservation of round {round}").into());
+    }
+    good("CLEAR", out(&mut holder, CLEAR, 0, (1, 0), false)?)
+}
+
 /// Writes until it is refused, and waits for all answers. Counts the writes that were done.
-fn flood(mut disk: IscsiDisk, round: u64, written: &AtomicU64) -> Result<IscsiDisk, AnyError> {
+fn flood<D: Disk>(mut disk: D, round: u64, written: &AtomicU64) -> Result<D, AnyError> {
+    let blocks = u64::from(disk.blocks_max().min(8));
     let write = |number: u64| {
         let first = number % WRITES * 8;
         let id = round << 32 | (number + 1);
-        Operation::Write { first, data: stamp::filled(8, BLOCK_BYTES, id, first) }
+        Operation::Write { first, data: stamp::filled(blocks, BLOCK_BYTES, id, first) }
     };
     let (mut number, mut under_way, mut fenced) = (0, 0, false);
     loop {

@@ -20,15 +20,15 @@ const AOE_BYTES: usize = 10;
 /// A change on its way to stable storage, and the reply it will get.
 #[derive(Debug)]
 pub(super) struct Change {
-    port: PortId,
-    local: Rc<Local>,
-    header: HeaderRepr,
-    answer: Answer,
+    pub(super) port: PortId,
+    pub(super) local: Rc<Local>,
+    pub(super) header: HeaderRepr,
+    pub(super) answer: Answer,
 }
 
 /// What the reply to a change says besides the state that is then in force.
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+pub(super) enum Answer {
     Config(config::Command),
     Mask(mask::Command),
     Reserve(reserve::Command),
@@ -262,7 +262,7 @@ impl<B: Buffer> AoeServer<B> {
         host: &mut H,
     ) {
         match proposal {
-            Proposal::Unchanged => self.answer(port, local, header, answer),
+            Proposal::Unchanged => self.changed(port, local, header, answer),
             Proposal::Persist(bytes) => {
                 let change = Change { port, local: local.clone(), header: *header, answer };
                 let token = self.changes.insert(change) as u64;
@@ -280,7 +280,7 @@ impl<B: Buffer> AoeServer<B> {
             known.expect("the host answers each change once");
         local.slot.settle(ok);
         match answer {
-            _ if ok => self.answer(port, &local, &header, answer),
+            _ if ok => self.changed(port, &local, &header, answer),
             Answer::Mask(_) => {
                 self.mask_failed(port, &local, &header, mask::Error::Unspecified, 0);
             }
@@ -290,7 +290,21 @@ impl<B: Buffer> AoeServer<B> {
         }
     }
 
-    fn answer(&mut self, port: PortId, local: &Local, header: &HeaderRepr, answer: Answer) {
+    /// Answers a change that is in force.
+    fn changed(&mut self, port: PortId, local: &Rc<Local>, header: &HeaderRepr, answer: Answer) {
+        match answer {
+            Answer::Reserve(_) => self.reserved(port, local, header, answer),
+            Answer::Config(_) | Answer::Mask(_) => self.answer(port, local, header, answer),
+        }
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        port: PortId,
+        local: &Local,
+        header: &HeaderRepr,
+        answer: Answer,
+    ) {
         self.answer_with(port, local, header, answer, None);
     }
 

@@ -20,6 +20,7 @@
 //! safe since the engine performs overlapping requests in the order of their arrival.
 
 mod commands;
+mod fence;
 mod local;
 mod map;
 mod reply;

@@ -11,10 +11,11 @@ use corbel_proto::aoe::{
 use corbel_proto::memory::{Buffer, Segments, Slice};
 use slab::Slab;
 
+use super::fence::Fence;
 use super::local::{Local, Stats};
 use super::{Address, Frame, PortId, ShelfMap};
 use crate::ata::{Execution, Finished, Pending};
-use crate::host::Host;
+use crate::host::{Host, ShardId};
 use crate::reservation::Access;
 use crate::volume::engine::{Engine, Owner};
 use crate::volume::{Kind, Outcome, Request};
@@ -83,10 +84,10 @@ pub(super) struct Port {
 
 /// A command in the engine.
 #[derive(Debug)]
-struct InFlight {
+pub(super) struct InFlight {
     port: PortId,
-    local: Rc<Local>,
-    header: HeaderRepr,
+    pub(super) local: Rc<Local>,
+    pub(super) header: HeaderRepr,
     ata: AtaRepr,
     pending: Pending,
     write_bytes: u64,
@@ -104,7 +105,10 @@ pub struct AoeServer<B> {
     by_address: HashMap<(PortId, u16, u8), Rc<Local>>,
     /// The same, sorted, for broadcasts.
     in_order: Vec<(PortId, Rc<Local>)>,
-    in_flight: Slab<InFlight>,
+    pub(super) in_flight: Slab<InFlight>,
+    pub(super) fences: Vec<Fence>,
+    /// Shards that have waited long enough.
+    pub(super) fenced: VecDeque<(ShardId, u64)>,
     pub(super) changes: Slab<super::commands::Change>,
     transmit: VecDeque<Frame<B>>,
 }
@@ -121,6 +125,8 @@ impl<B: Buffer> AoeServer<B> {
             by_address: HashMap::new(),
             in_order: Vec::new(),
             in_flight: Slab::new(),
+            fences: Vec::new(),
+            fenced: VecDeque::new(),
             changes: Slab::new(),
             transmit: VecDeque::new(),
         }
@@ -353,6 +359,9 @@ impl<B: Buffer> AoeServer<B> {
         });
         let ata = AtaRepr { registers, ..ata };
         self.reply_ata(port, &local, &header, &ata, Vec::new(), data);
+        if !self.fences.is_empty() {
+            self.passed(tag);
+        }
     }
 
     fn reply_ata(

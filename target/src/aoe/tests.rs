@@ -224,6 +224,7 @@ fn config_string(argument: &[u8]) -> Vec<u8> {
     ConfigPacket::new_checked(argument).unwrap().string().to_vec()
 }
 
+mod fences;
 mod lists;
 mod transfers;
 

@@ -12,7 +12,7 @@ use corbel_proto::memory::Segments;
 use corbel_proto::scsi::lun::Lun;
 use smallvec::SmallVec;
 
-use crate::reservation::Registration;
+use crate::reservation::Ended;
 use crate::volume::{Outcome, Request, VolumeId};
 
 /// What a unit must know of the way it was reached by.
@@ -62,7 +62,7 @@ pub enum Next<B, W> {
     Keep(String, Vec<u8>, W),
     /// The end of every command that those registered by these have on the unit, on whatever
     /// session; once none of them can reach the medium any more, this is the answer.
-    Evict(Vec<Registration>, Response<B>),
+    Evict(Ended, Response<B>),
 }
 
 /// One logical unit. Shared by all sessions; what belongs to one I_T nexus is in `Nexus`.

@@ -78,7 +78,7 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
         Action::Keep { file, bytes, then } => {
             Next::Keep(file, bytes, Work { data_out, wanted, step: Step::Keep(then) })
         }
-        Action::Evict(nexuses) => Next::Evict(nexuses, respond(Reply::good(Vec::new()), wanted)),
+        Action::Evict(ended) => Next::Evict(ended, respond(Reply::good(Vec::new()), wanted)),
         Action::Parameters(command) => {
             Next::Gather(data_out, Work { data_out, wanted, step: Step::Parameters(command) })
         }

@@ -22,7 +22,7 @@ mod state;
 mod tests;
 
 pub use rights::{Access, Rights};
-pub use shared::{Proposal, Reservations};
+pub use shared::{Ended, Proposal, Reservations};
 pub use snapshot::RestoreError;
 pub use state::{Held, Notice, Order, Refusal, Registration, State};
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use corbel_proto::scsi::Sense;
+use corbel_proto::scsi::reservation::OutAction;
 
 use super::rights::Rights;
 use super::state::{Change, Surroundings};
@@ -14,13 +15,29 @@ use super::{NexusName, Notice, Order, Refusal, Registration, RestoreError, State
 pub enum Proposal {
     /// It is not done.
     Refused(Refusal),
-    /// It is done; the commands of who was registered by these end now.
-    Done(Vec<Registration>),
+    /// It is done; these commands end now.
+    Done(Ended),
     /// Put these bytes on stable storage, then call [`Reservations::settle`]. Until then nothing
     /// has changed.
     Persist(Vec<u8>),
     /// Another change is on its way.
     Busy,
+}
+
+/// Whose commands a change ends: it is answered once none of them can have an effect any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ended {
+    /// Of who was registered by these (PREEMPT AND ABORT).
+    pub registered: Vec<Registration>,
+    /// Of AoE clients, who cannot register and may change nothing now. Theirs are waited for.
+    pub outsiders: bool,
+}
+
+impl Ended {
+    /// Nobody's.
+    pub const fn is_nothing(&self) -> bool {
+        self.registered.is_empty() && !self.outsiders
+    }
 }
 
 /// A nexus that is there now.
@@ -36,7 +53,8 @@ struct Attached {
 #[derive(Debug, Default)]
 struct Inner {
     state: State,
-    proposed: Option<Change>,
+    /// With what was ordered.
+    proposed: Option<(Change, OutAction)>,
     /// Holder of an SPC-2 reservation.
     legacy: Option<NexusName>,
     attached: Vec<Attached>,
@@ -211,23 +229,23 @@ impl Reservations {
         }
         let (before, after) = (inner.state.snapshot(), change.next.snapshot());
         if before != after {
-            inner.proposed = Some(change);
+            inner.proposed = Some((change, order.action));
             return Proposal::Persist(after);
         }
-        Proposal::Done(self.take_up(&mut inner, change))
+        Proposal::Done(self.take_up(&mut inner, change, order.action))
     }
 
     /// The change on its way is on stable storage and comes into force (whose commands end then is
     /// told), or it could not be written, and is not made.
-    pub fn settle(&self, kept: bool) -> Vec<Registration> {
+    pub fn settle(&self, kept: bool) -> Ended {
         let mut inner = self.lock();
         match inner.proposed.take() {
-            Some(change) if kept => self.take_up(&mut inner, change),
-            _ => Vec::new(),
+            Some((change, action)) if kept => self.take_up(&mut inner, change, action),
+            _ => Ended::default(),
         }
     }
 
-    fn take_up(&self, inner: &mut Inner, change: Change) -> Vec<Registration> {
+    fn take_up(&self, inner: &mut Inner, change: Change, action: OutAction) -> Ended {
         for (of, notice) in &change.notices {
             // Whoever is not there is told of a power on when it comes.
             for one in inner.attached.iter_mut().filter(|one| of.is_of(&one.name)) {
@@ -236,7 +254,12 @@ impl Reservations {
         }
         inner.state = change.next;
         self.changed(inner);
-        change.aborted
+        // Also if they were shut out before: who repeats a command whose answer it did not wait
+        // for has the same promise.
+        let reserves =
+            matches!(action, OutAction::Reserve | OutAction::Preempt | OutAction::PreemptAndAbort);
+        let outsiders = reserves && !self.outsiders().change;
+        Ended { registered: change.aborted, outsiders }
     }
 
     fn changed(&self, inner: &Inner) {

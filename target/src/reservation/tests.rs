@@ -56,7 +56,7 @@ impl Bench {
 
     fn good(&self, who: char, order: &Order) -> Vec<NexusName> {
         match self.give(who, order) {
-            Proposal::Done(aborted) => aborted.into_iter().map(|one| one.nexus).collect(),
+            Proposal::Done(ended) => ended.registered.into_iter().map(|one| one.nexus).collect(),
             other => panic!("{order:?} of {who}: {other:?}"),
         }
     }

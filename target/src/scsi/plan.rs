@@ -5,7 +5,7 @@ use corbel_proto::scsi::reservation::OutAction;
 use corbel_proto::scsi::{Sense, SenseBytes, Status};
 
 use super::MediaPlan;
-use crate::reservation::Registration;
+use crate::reservation::Ended;
 use crate::volume::sanitize::Phase;
 
 /// What a unit must know of the way it was reached by.
@@ -62,9 +62,8 @@ pub enum Action {
         /// What it is for.
         then: Kept,
     },
-    /// End all commands of those registered by these on the unit; once none can reach the medium
-    /// any more, answer GOOD.
-    Evict(Vec<Registration>),
+    /// End these commands on the unit; once none can reach the medium any more, answer GOOD.
+    Evict(Ended),
 }
 
 /// What a state file is written for.

@@ -130,7 +130,7 @@ impl Bench {
         match action {
             Action::Respond(reply) => check(&reply, data_in),
             Action::Parameters(_) => panic!("a second parameter list"),
-            Action::Evict(victims) => assert!(!victims.is_empty(), "it ends nothing"),
+            Action::Evict(ended) => assert!(!ended.is_nothing(), "it ends nothing"),
             Action::Keep { bytes, then, .. } => {
                 let readable = match then {
                     Kept::Reservations => Reservations::default().restore(&bytes).is_ok(),

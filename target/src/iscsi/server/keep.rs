@@ -12,7 +12,7 @@ use super::tasks::{State, Task};
 use super::tmf::Then;
 use super::{Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
-use crate::reservation::{NexusName, Registration};
+use crate::reservation::{Ended, NexusName, Registration};
 use crate::volume::VolumeId;
 
 /// A command that waits for something other than its data and the medium. Its initiator may have
@@ -61,8 +61,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 self.touch_session(waiter.tsih);
             }
             // Nobody waits, but the others' commands end all the same.
-            (false, Next::Evict(nexuses, response)) => {
-                self.evict(nexuses, waiter, response, cx);
+            (false, Next::Evict(ended, response)) => {
+                self.evict(ended, waiter, response, cx);
             }
             (false, Next::Detach(request, work, _)) => {
                 self.detach(waiter.tsih, waiter.itt, waiter.unit, (device, request, work), cx);
@@ -99,10 +99,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         waits
     }
 
-    /// Ends the commands of `nexuses` on the waiter's unit everywhere; `response` is its answer.
+    /// Ends these commands on the waiter's unit everywhere; `response` is its answer. Every shard
+    /// acknowledges twice where AoE clients are meant too: for its sessions, and for its slots.
     pub(super) fn evict<H>(
         &mut self,
-        nexuses: Vec<Registration>,
+        ended: Ended,
         waiter: Waiter,
         response: Response<B>,
         cx: &mut Context<'_, B, H>,
@@ -111,12 +112,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let (shard, shards) = (cx.host.shard(), cx.host.shards());
         let volume = VolumeId(waiter.unit.1);
-        let still = self.evict_here(&nexuses, volume, cx);
-        let others = usize::from(shards.saturating_sub(1));
+        let still = self.evict_here(&ended.registered, volume, cx);
+        let slots = if ended.outsiders { usize::from(shards) } else { 0 };
+        let others = usize::from(shards.saturating_sub(1)) + slots;
         let then = Then::Respond(waiter.number);
         self.answers.insert(waiter.number, (waiter, response));
         let Some(ask) = self.drain(still, others, then, cx) else { return };
-        let nexuses: Arc<[Registration]> = nexuses.into();
+        for one in (0..shards).filter(|_| ended.outsiders) {
+            cx.host.post(one, Message::FenceAoe { volume, shard, ask: ask as u64 });
+        }
+        let nexuses: Arc<[Registration]> = ended.registered.into();
         for other in (0..shards).filter(|other| *other != shard) {
             let nexuses = nexuses.clone();
             let evict = Between::Evict { nexuses, volume, shard, ask: ask as u64 };

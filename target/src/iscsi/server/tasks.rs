@@ -196,9 +196,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 let waiter = self.waiter(tsih, itt, unit);
                 self.keep(Keep { device, waiter, work }, &name, bytes, cx);
             }
-            Next::Evict(nexuses, response) => {
+            Next::Evict(ended, response) => {
                 let waiter = self.waiter(tsih, itt, unit);
-                self.evict(nexuses, waiter, response, cx);
+                self.evict(ended, waiter, response, cx);
             }
         }
     }

@@ -9,7 +9,7 @@ use corbel_proto::scsi::reservation::{
 use corbel_proto::scsi::transport_id::TransportId;
 use corbel_proto::scsi::{Condition, Sense, Status};
 
-use crate::reservation::{Order, Proposal, Refusal, Registration, State};
+use crate::reservation::{Ended, Order, Proposal, Refusal, Registration, State};
 use crate::scsi::plan::{Action, Kept, ParameterKind};
 use crate::scsi::{LogicalUnit, Nexus, Plan, Reply, View};
 
@@ -83,7 +83,7 @@ pub(in crate::scsi) fn resume(
         Proposal::Refused(Refusal::Conflict) => Ok(conflict()),
         Proposal::Refused(Refusal::Sense(sense)) => Err(sense),
         Proposal::Busy => Ok(Plan::respond(Reply::status(Status::Busy))),
-        Proposal::Done(aborted) => Ok(done(aborted)),
+        Proposal::Done(ended) => Ok(done(ended)),
         Proposal::Persist(bytes) => {
             let (file, then) = (volume.state_name(), Kept::Reservations);
             Ok(Plan::action(Action::Keep { file, bytes, then }))
@@ -91,16 +91,16 @@ pub(in crate::scsi) fn resume(
     }
 }
 
-fn done(aborted: Vec<Registration>) -> Plan {
-    if aborted.is_empty() { Plan::good() } else { Plan::action(Action::Evict(aborted)) }
+fn done(ended: Ended) -> Plan {
+    if ended.is_nothing() { Plan::good() } else { Plan::action(Action::Evict(ended)) }
 }
 
 impl LogicalUnit {
     /// The state file is stable, or could not be written, and then nothing has changed.
     pub(in crate::scsi) fn reservations_kept(&self, ok: bool) -> Plan {
-        let aborted = self.volume.reservations.settle(ok);
+        let ended = self.volume.reservations.settle(ok);
         if ok {
-            return done(aborted);
+            return done(ended);
         }
         let failed = Condition::INTERNAL_TARGET_FAILURE.into();
         Plan::respond(Reply::check(failed, self.descriptor_sense()))
@@ -113,10 +113,11 @@ pub(in crate::scsi) fn legacy(nexus: &Nexus, command: &LegacyReserve) -> Result<
         return Err(Sense::invalid_cdb(byte, Some(bit)));
     }
     let reservations = &nexus.lu.volume.reservations;
-    let may = if command.release {
-        reservations.release(&nexus.name)
-    } else {
-        reservations.reserve(&nexus.name)
-    };
-    Ok(if may { Plan::good() } else { conflict() })
+    if command.release {
+        let may = reservations.release(&nexus.name);
+        return Ok(if may { Plan::good() } else { conflict() });
+    }
+    let may = reservations.reserve(&nexus.name);
+    let ended = Ended { registered: Vec::new(), outsiders: true };
+    Ok(if may { done(ended) } else { conflict() })
 }

@@ -95,8 +95,8 @@ fn a_victim_meets_the_conflict_first_and_is_told_later() {
     out(&mut theirs, &OTHER, 0, 0, (0, 2));
     out(&mut theirs, &OTHER, 1, 5, (2, 0));
     let plan = out(&mut ours, &VIEW, 5, 5, (1, 2));
-    let Action::Evict(victims) = plan.action else { panic!("its commands end") };
-    assert_eq!(victims.len(), 1);
+    let Action::Evict(ended) = plan.action else { panic!("its commands end") };
+    assert_eq!((ended.registered.len(), ended.outsiders), (1, true));
     let write = cdb16(0x8a, 0, 0, 1);
     assert_eq!(status(&theirs.begin(&OTHER, &write)), Status::ReservationConflict);
     let told = sense_of(&theirs.begin(&OTHER, &[0; 6])).unwrap().condition;

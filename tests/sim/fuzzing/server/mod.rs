@@ -19,7 +19,7 @@ use corbel_proto::iscsi::login::directory::DigestsRequired;
 use corbel_proto::iscsi::pdu::task::Function;
 use corbel_proto::memory::HeapBuffer;
 use corbel_proto::time::Duration;
-use corbel_target::host::{BlockError, BlockOp, Message};
+use corbel_target::host::{BlockError, BlockOp, Host, Message};
 use corbel_target::iscsi::model::{Allow, PortalGroup, Target, Targets};
 use corbel_target::iscsi::registry::Registry;
 use corbel_target::iscsi::server::{Config, Context, IscsiServer};
@@ -192,6 +192,10 @@ impl Bench {
         let Shard { host, engine, server } = &mut self.shards[usize::from(to)];
         match message {
             Message::RangeGranted { waiter } => engine.message(host, waiter),
+            // There are no slots.
+            Message::FenceAoe { shard, ask, .. } => {
+                host.post(shard, Message::Iscsi(corbel_target::iscsi::Message::Cleared { ask }));
+            }
             Message::Iscsi(message) => server.message(message, &mut Context { host, engine }),
         }
     }

@@ -9,7 +9,7 @@ use corbel_proto::scsi::transport_id;
 use smallvec::SmallVec;
 
 use crate::iscsi::device::{Ask, Device, Next, View};
-use crate::reservation::{NexusName, Registration};
+use crate::reservation::{Ended, NexusName, Registration};
 use crate::volume::{Kind, Outcome, Request, Volume, VolumeId};
 
 /// READ (28h) and WRITE (2Ah) of the first `cdb[1]` blocks; PERSISTENT RESERVE OUT (5Fh) ends the
@@ -95,7 +95,10 @@ impl Device<HeapBuffer> for Disk {
             Registration { nexus, all_target_ports: false, key: 1 }
         });
         match ok {
-            true => Next::Evict(victims.to_vec(), status(0, 0)),
+            true => {
+                let ended = Ended { registered: victims.to_vec(), outsiders: true };
+                Next::Evict(ended, status(0, 0))
+            }
             false => Next::Answer(status(2, 0)),
         }
     }

@@ -36,6 +36,24 @@ fn eviction_is_answered_when_no_write_of_the_victims_can_land_any_more() {
     assert!(world.shards[1].machine.ops.is_empty(), "nothing of the other reached the disk");
 }
 
+/// AoE clients cannot register, so whoever shuts initiators out shuts them out too.
+#[test]
+fn eviction_waits_for_the_aoe_commands_of_every_shard() {
+    let mut world = World::new();
+    let mut preemptor = world.logged_in(0, 1);
+    world.aoe_is_at_work = true;
+    preemptor.command(&mut world, 6, 0x5f, 0);
+    world.file(0, true);
+    let fences = std::mem::take(&mut world.fences);
+    assert_eq!(fences.len(), 2, "one a shard");
+    for (asker, ask) in fences {
+        assert!(preemptor.heard(&mut world).is_empty(), "AoE commands are at work");
+        world.shards[1].machine.aoe_has_ended(asker, ask);
+        world.settle();
+    }
+    assert_eq!(status_of(preemptor, &mut world), (6, 0));
+}
+
 #[test]
 fn bystanders_and_the_preemptor_itself_go_on() {
     let mut world = World::new();

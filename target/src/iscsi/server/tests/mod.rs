@@ -41,6 +41,13 @@ impl Arena for Machine {
     }
 }
 
+impl Machine {
+    /// What a shard says when its AoE commands have ended.
+    fn aoe_has_ended(&mut self, asker: ShardId, ask: u64) {
+        self.post(asker, Message::Iscsi(crate::iscsi::Message::Cleared { ask }));
+    }
+}
+
 impl Host for Machine {
     type Memory = HeapBuffer;
 
@@ -82,6 +89,10 @@ struct Shard {
 struct World {
     shards: Vec<Shard>,
     registry: Arc<Registry>,
+    /// AoE commands are at work, and do not end.
+    aoe_is_at_work: bool,
+    /// Who waits for them.
+    fences: Vec<(ShardId, u64)>,
 }
 
 const TARGET: &str = "iqn.2026-11.org.example:disk";
@@ -126,7 +137,12 @@ impl World {
             engine: Engine::default(),
             server: IscsiServer::new(config.clone(), registry.clone(), targets.clone()),
         };
-        Self { shards: vec![shard(0), shard(1)], registry }
+        Self {
+            shards: vec![shard(0), shard(1)],
+            registry,
+            aoe_is_at_work: false,
+            fences: Vec::new(),
+        }
     }
 
     /// Calls the server of a shard.
@@ -163,6 +179,10 @@ impl World {
                             server.message(message, &mut Context { host: machine, engine });
                         }
                         Message::RangeGranted { waiter } => engine.message(machine, waiter),
+                        Message::FenceAoe { shard, ask, .. } if self.aoe_is_at_work => {
+                            self.fences.push((shard, ask));
+                        }
+                        Message::FenceAoe { shard, ask, .. } => machine.aoe_has_ended(shard, ask),
                     }
                 }
             }
