@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use corbel_proto::iscsi::pdu::scsi::Attribute;
 use corbel_proto::iscsi::target::{DataIn, Response, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
+use corbel_proto::scsi::sense::Key;
 use corbel_proto::scsi::{Condition, Status};
 use smallvec::SmallVec;
 
@@ -28,6 +30,10 @@ enum Step {
     Parameters(scsi::ParameterCommand),
     Keep(scsi::Kept),
 }
+
+/// INVALID MESSAGE ERROR. NORMACA is not offered, so there is never an auto contingent allegiance
+/// that a command could be meant for (SAM-5 8.6).
+const NO_ACA: Condition = Condition { key: Key::IllegalRequest, asc: 0x49, ascq: 0x00 };
 
 /// One relative port and one port group per portal group.
 fn scsi_view<'a>(view: &View<'a>) -> scsi::View<'a> {
@@ -118,6 +124,9 @@ impl<B: Buffer> Device<B> for LogicalUnit {
     }
 
     fn begin(&self, nexus: &mut Nexus, ask: &Ask<'_>) -> Next<B, Work> {
+        if ask.attribute == Attribute::Aca {
+            return Next::Answer(check(NO_ACA, 0));
+        }
         let plan = nexus.begin_with(&scsi_view(&ask.view), ask.cdb, ask.announced);
         next(self, plan, 0)
     }
@@ -227,7 +236,6 @@ impl<B: Buffer> Device<B> for LogicalUnit {
 mod tests {
     use super::*;
     use crate::volume::{Facts, Identity, Kind, Options, Volume};
-    use corbel_proto::iscsi::pdu::scsi::Attribute;
     use corbel_proto::memory::{HeapBuffer, Slice};
     use corbel_proto::scsi::lun::Lun;
     use proptest::prelude::*;
@@ -307,6 +315,24 @@ mod tests {
         assert!(matches!(request.kind, Kind::Write { offset: 0, .. }));
         let done = outcome(&unit, work, Outcome::Done);
         assert_eq!((done.status, done.wanted), (0, 1024));
+    }
+
+    #[test]
+    fn a_command_of_attribute_aca_is_refused_and_touches_nothing() {
+        let unit = unit();
+        let mut nexus = fresh(&unit);
+        begin(&unit, &mut nexus, &[0; 16]);
+        let write = cdb(&WRITE_TWO_BLOCKS);
+        let ask = Ask { cdb: &write, attribute: Attribute::Aca, announced: 1024, view: VIEW };
+        let next: Next<HeapBuffer, Work> = unit.begin(&mut nexus, &ask);
+        let Next::Answer(answer) = next else { panic!("it is refused") };
+        assert_eq!((answer.status, answer.sense[2] & 0xf), (2, 5));
+        assert_eq!((answer.sense[12], answer.sense[13]), (0x49, 0));
+        for attribute in [Attribute::Ordered, Attribute::HeadOfQueue, Attribute::Untagged] {
+            let ask = Ask { attribute, ..ask };
+            let next: Next<HeapBuffer, Work> = unit.begin(&mut nexus, &ask);
+            assert!(matches!(next, Next::Gather(1024, _)));
+        }
     }
 
     /// What becomes of `cdb` when only `announced` bytes come with it.

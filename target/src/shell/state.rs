@@ -85,16 +85,43 @@ pub(super) fn load(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    replace_by(dir, name, bytes, |_| Ok(()))
+}
+
+/// What a replacement consists of, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Create,
+    Write,
+    Sync,
+    Rename,
+    SyncFolder,
+}
+
+/// `before` is told of each step, and may let it fail.
+fn replace_by(
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+    mut before: impl FnMut(Step) -> io::Result<()>,
+) -> io::Result<()> {
     let fresh = dir.join(format!("{name}.new"));
+    before(Step::Create)?;
     let mut file = File::create(&fresh)?;
+    before(Step::Write)?;
     file.write_all(bytes)?;
+    before(Step::Sync)?;
     file.sync_all()?;
+    before(Step::Rename)?;
     fs::rename(&fresh, dir.join(name))?;
+    before(Step::SyncFolder)?;
     File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    mod faults;
+
     use super::*;
 
     fn replaced(writer: &StateWriter, name: &str, bytes: &[u8]) -> bool {
@@ -126,50 +153,5 @@ mod tests {
     #[test]
     fn without_a_folder_nothing_is_kept_and_nothing_fails() {
         assert!(replaced(&StateWriter::spawn(None).unwrap(), "e0.1", b"gone"));
-    }
-
-    /// Whatever a crash leaves behind: the new name with any part of the new bytes beside the old
-    /// file, or the new file. What is read is the old or the new state, whole.
-    #[test]
-    fn a_crash_at_any_byte_leaves_the_old_state_or_the_new_one() {
-        use corbel_proto::scsi::reservation::{OutAction, OutList};
-
-        use crate::reservation::{NexusName, Order, Proposal, Reservations};
-        let reservations = Reservations::default();
-        reservations.enable_persistence();
-        let who = NexusName::new("iqn.x:a,i,0x400000000000", "iqn.x:t", 1);
-        let register = |key, action_key| {
-            let list = OutList {
-                key,
-                action_key,
-                persist: true,
-                all_target_ports: false,
-                others: Vec::new(),
-                moving: None,
-            };
-            let order = Order { action: OutAction::Register, kind: None, list };
-            let Proposal::Persist(bytes) = reservations.propose(&who, &order, &[1]) else {
-                panic!("it is to be kept")
-            };
-            reservations.settle(true);
-            bytes
-        };
-        let (old, new) = (register(0, 1), register(1, 2));
-        let dir = tempfile::tempdir().unwrap();
-        let key_read = || {
-            let bytes = load(dir.path(), "scsi-1").unwrap().unwrap();
-            let after = Reservations::default();
-            after.restore(&bytes).unwrap();
-            after.state().unwrap().registrations[0].key
-        };
-        for written in 0..=new.len() {
-            fs::write(dir.path().join("scsi-1"), &old).unwrap();
-            fs::write(dir.path().join("scsi-1.new"), &new[..written]).unwrap();
-            assert_eq!(key_read(), 1, "{written} bytes of the new file");
-        }
-        // The process after the crash writes over what was left behind.
-        replace(dir.path(), "scsi-1", &new).unwrap();
-        assert_eq!(key_read(), 2);
-        assert!(!dir.path().join("scsi-1.new").exists());
     }
 }
