@@ -58,7 +58,7 @@ impl<N: Node> Fabric<N> {
             Change::Start(head) => self.start_head(head),
             Change::Crash(head) => self.end_process(head, State::Dead),
             Change::PowerOff(head, cache_lost) => {
-                self.end_process(head, State::Off);
+                self.machine_off(head);
                 if cache_lost {
                     self.lose_cache(self.heads[head].domain);
                 }
@@ -117,7 +117,6 @@ impl<N: Node> Fabric<N> {
         let head = &mut self.heads[index];
         (head.state, head.process, head.wake) = (state, None, None);
         head.backlog.clear();
-        head.boot += u32::from(state == State::Off);
         for stream in 0..self.streams.len() {
             if self.links[self.streams[stream].link].head != index
                 || self.streams[stream].head_end != Some(life)
@@ -135,12 +134,26 @@ impl<N: Node> Fabric<N> {
         }
     }
 
+    /// Heads of one name are processes of one machine.
+    fn machine_off(&mut self, head: usize) {
+        let name = self.heads[head].plan.name;
+        let all = 0..self.heads.len();
+        let here: Vec<usize> = all.filter(|&n| self.heads[n].plan.name == name).collect();
+        let boot = here.iter().map(|&n| self.heads[n].boot).max().unwrap_or(0) + 1;
+        for head in here {
+            if self.heads[head].state != State::Off {
+                self.end_process(head, State::Off);
+            }
+            self.heads[head].boot = boot;
+        }
+    }
+
     /// A cache is lost. Heads that share it have all lost their power with it.
     pub fn lose_cache(&mut self, domain: usize) {
         let now = self.now();
         for head in 0..self.heads.len() {
             if self.heads[head].domain == domain && self.heads[head].state != State::Off {
-                self.end_process(head, State::Off);
+                self.machine_off(head);
             }
         }
         let changed = self.stores[0].lose(now, domain, &mut self.rng);

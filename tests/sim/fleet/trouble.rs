@@ -134,7 +134,11 @@ impl Episode {
                 // Who comes back after a loss of power may have lost its cache; flushes say so.
                 plan.law.flush_errors = true;
                 let begin = Change::PowerOff(head, false);
-                between_them(plan, from, begin, until, Change::Start(head));
+                plan.changes.push((from, begin));
+                let name = plan.heads[head].name;
+                for other in (0..plan.heads.len()).filter(|&n| plan.heads[n].name == name) {
+                    plan.changes.push((until, Change::Start(other)));
+                }
             }
             Kind::CacheLost => cache_lost(plan, from, until, head),
             Kind::Hang | Kind::DiskHangs => stall(plan, &self),
