@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# sg3-utils in a guest, over the kernel's own initiator: what each tool's manual says, happens.
+# usage: guest-sg.sh [KERNEL]      (6.12)
+. "$(dirname "$0")/lib.sh"
+kernel=${1:-6.12}
+NAME=guest-sg-$kernel
+
+"$TESTS/guest/net.sh" up "$NS" 2 1500
+truncate -s 64M "$WORK/disk.img"
+config <<TOML
+$(daemon_section)
+
+[[export]]
+name = "disk"
+path = "$WORK/disk.img"
+thin = true
+alua = "explicit"
+port_groups = [{ group = 1, preferred = true }]
+iscsi = [{ target = "$IQN", lun = $LUN }]
+
+[[target]]
+name = "$IQN"
+portals = ["10.77.0.1:3260", { address = "10.77.1.1:3260", group = 2 }]
+TOML
+start_target
+
+host_action() {
+  case $1 in
+    restart)
+      end_target KILL
+      start_target
+      "$CORBEL_TARGET" status --socket "$WORK/target.sock" | grep -q 'disk .* 2  *standby' ||
+        fail "the standby did not outlive the restart"
+      ;;
+    *) fail "the guest asked for an unknown $1" ;;
+  esac
+}
+
+mkdir -p "$WORK/share"
+cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
+run_guest 2 1500 "$kernel" 500 "$TESTS/interop/in-guest-sg.sh" &
+guest=$!
+PIDS+=("$guest")
+serve_requests "$guest"
+wait "$guest" || fail "the guest says so above (exit code $?)"
+PIDS=()
+end_target
+pass "kernel $kernel: everything above"
