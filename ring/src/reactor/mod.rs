@@ -281,6 +281,21 @@ impl Reactor {
         self.give_up(file);
     }
 
+    /// Gives `file` up to another reactor, unharmed: its operations are cancelled here, so there
+    /// should be none.
+    ///
+    /// # Errors
+    /// If it has no descriptor, or the process has too many; it is closed then.
+    pub fn detach(&mut self, file: File) -> io::Result<OwnedFd> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let fd = self.files.descriptor(file).ok_or_else(missing)?.try_clone_to_owned();
+        match fd {
+            Ok(_) => self.give_up(file),
+            Err(_) => self.close(file),
+        }
+        fd
+    }
+
     fn give_up(&mut self, file: File) {
         for key in self.flights.keys(Some(file)) {
             self.cancel_key(key);

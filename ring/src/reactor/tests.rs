@@ -152,6 +152,22 @@ fn a_header_is_received_pooled_and_its_payload_in_place() {
 }
 
 #[test]
+fn a_connection_goes_from_one_reactor_to_another_unharmed() {
+    let (mut from, mut to) = (reactor(), reactor());
+    let (file, mut far) = pair(&mut from);
+    from.submit(Op::RecvPooled { file, len_max: 4, repeat: false }, 1);
+    far.write_all(b"fivesix").unwrap();
+    assert!(matches!(one(&mut from), Event::Pooled(Ok(Some(_)))));
+    let fd = from.detach(file).unwrap();
+    from.turn(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    assert!(from.detach(file).is_err(), "it is gone here");
+    let file = to.attach(fd);
+    to.submit(Op::RecvPooled { file, len_max: 0, repeat: false }, 2);
+    let Event::Pooled(Ok(Some(rest))) = one(&mut to) else { panic!() };
+    assert_eq!(rest.bytes(), b"six");
+}
+
+#[test]
 #[should_panic(expected = "memory to be filled is shared")]
 fn shared_memory_cannot_be_filled() {
     let mut reactor = reactor();

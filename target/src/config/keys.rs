@@ -258,6 +258,14 @@ const LIST: &[Key] = &[
     ),
     key(
         "target",
+        "connections",
+        "1 to 32",
+        "1",
+        "Connections that one session may have (MaxConnections). All of a session's are served by \
+         one thread.",
+    ),
+    key(
+        "target",
         "recovery_level",
         "0 or 1",
         "0",

@@ -308,6 +308,8 @@ pub struct Target {
     pub commands: Option<u16>,
     /// Where new logins are sent instead.
     pub redirect: Option<Redirect>,
+    /// Connections that one session may have.
+    pub connections: u16,
     /// The highest ErrorRecoveryLevel that is agreed on.
     pub recovery_level: u8,
 }
@@ -337,6 +339,7 @@ impl Target {
             sessions: None,
             commands: None,
             redirect: None,
+            connections: 1,
             recovery_level: 0,
         }
     }

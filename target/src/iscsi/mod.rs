@@ -9,8 +9,9 @@
 //! server/       one shard's connections, sessions and tasks
 //! ```
 //!
-//! A session lives on the shard that accepted its connection. Shards talk only about what ends
-//! work: reinstatement, and task management that reaches other sessions ([`Message`]).
+//! A session lives on the shard that accepted its first connection; others are handed over to it.
+//! Shards talk only about what ends work: reinstatement, and task management that reaches other
+//! sessions ([`Message`]).
 
 pub mod device;
 pub mod discovery;

@@ -124,9 +124,9 @@ impl Registry {
         }
     }
 
-    /// True if there is a session of this handle.
-    pub fn has(&self, tsih: u16) -> bool {
-        self.lock().sessions.contains_key(&tsih)
+    /// Where the session of this handle lives.
+    pub fn shard_of(&self, tsih: u16) -> Option<ShardId> {
+        self.lock().sessions.get(&tsih).map(|known| known.shard)
     }
 
     /// Sessions now.

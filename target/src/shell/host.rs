@@ -1,5 +1,6 @@
 //! The surroundings of a shard in production: its ring, its mailbox, the other shards.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use corbel_proto::memory::Slice;
@@ -68,6 +69,11 @@ impl RingHost {
         if let Some(old) = std::mem::replace(&mut self.stores[index], store) {
             self.reactor.close(old.file);
         }
+    }
+
+    /// Hands a connection to the shard that has its session.
+    pub(super) fn hand_over(&self, shard: ShardId, fd: OwnedFd, received: Vec<u8>) {
+        self.mailboxes.send(shard, Letter::Adopt(fd, received));
     }
 
     /// The next operation that found no store.

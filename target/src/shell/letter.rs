@@ -1,6 +1,7 @@
 //! What reaches a shard from other threads, and how.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
 use corbel_ring::{Sender, Store};
@@ -50,6 +51,8 @@ pub(super) enum Letter {
     Install(Arc<Plan>, mpsc::Sender<Result<(), StartError>>),
     /// Tell clients that a size changed.
     Announce,
+    /// A connection whose session lives on the addressed shard, and what it has sent so far.
+    Adopt(OwnedFd, Vec<u8>),
     /// Say how things are.
     Report(mpsc::Sender<ShardReport>),
     /// Finish what is in flight, tell initiators, end.

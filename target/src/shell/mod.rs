@@ -31,6 +31,8 @@ mod status;
 mod streams;
 mod survey;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod volumes;
 mod worker;
 

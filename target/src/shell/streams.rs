@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use corbel_proto::iscsi::bhs::BHS_BYTES;
 use corbel_proto::iscsi::target::Payload;
@@ -17,7 +18,7 @@ use slab::Slab;
 
 use super::host::RingHost;
 use super::worker::tag;
-use crate::iscsi::server::ConnId;
+use crate::iscsi::server::{ConnId, Move};
 use crate::shard::Shard;
 
 /// PDUs and bytes that go out in one message.
@@ -123,7 +124,7 @@ impl Streams {
         let key = usize::try_from(listener).unwrap_or(usize::MAX);
         let known = self.listeners.contains(key);
         match accepted {
-            Ok(file) if known => self.begin(file, host, shard),
+            Ok(file) if known => drop(self.begin(file, host, shard)),
             Ok(file) => host.reactor.close(file),
             Err(failure) if known => tracing::warn!(%failure, "no connection accepted"),
             Err(_) => {}
@@ -133,11 +134,30 @@ impl Streams {
         }
     }
 
-    fn begin(&mut self, file: File, host: &mut RingHost, shard: &mut Shard<Buf>) {
-        let addresses = host.reactor.descriptor(file).map(tcp::addresses);
-        // It went away again, or the limit of connections is reached (which is logged there).
-        let Some(Ok((local, peer))) = addresses else { return host.reactor.close(file) };
-        let Ok(id) = shard.accept(host, local, peer) else { return host.reactor.close(file) };
+    /// A connection from another shard, which has received these bytes so far.
+    pub(super) fn adopt(
+        &mut self,
+        fd: OwnedFd,
+        received: &[u8],
+        host: &mut RingHost,
+        shard: &mut Shard<Buf>,
+    ) {
+        let file = host.reactor.attach(fd);
+        if let Some(id) = self.begin(file, host, shard) {
+            shard.received(host, id, received);
+        }
+    }
+
+    /// A connection that this shard serves from now on, unless it went away again or is one too
+    /// many (which is logged there).
+    fn begin(&mut self, file: File, host: &mut RingHost, shard: &mut Shard<Buf>) -> Option<ConnId> {
+        let addresses = host.reactor.descriptor(file).and_then(|fd| tcp::addresses(fd).ok());
+        let accepted = addresses
+            .and_then(|(local, peer)| Some((local, peer, shard.accept(host, local, peer).ok()?)));
+        let Some((local, peer, id)) = accepted else {
+            host.reactor.close(file);
+            return None;
+        };
         if local.ip() == peer.ip() || peer.ip().is_loopback() {
             host.reactor.copy_always(file);
         }
@@ -152,6 +172,20 @@ impl Streams {
         });
         self.by_id.insert(id, key);
         self.dirty.push(key);
+        Some(id)
+    }
+
+    /// Hands a connection to the shard that has its session. Nothing is under way on it: it has
+    /// sent one request, and was answered nothing.
+    fn hand_over(&mut self, moving: Move, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        let Move { id, shard: to, bytes } = moving;
+        shard.closed(host, id);
+        let Some(key) = self.by_id.remove(&id) else { return };
+        let stream = self.streams.remove(key);
+        match host.reactor.detach(stream.file) {
+            Ok(fd) => host.hand_over(to, fd, bytes),
+            Err(error) => tracing::warn!(%error, "a connection is not handed over"),
+        }
     }
 
     /// Bytes came, or the stream ended.
@@ -220,6 +254,9 @@ impl Streams {
 
     /// Sends what there is to send, receives where there is room, and closes what is done with.
     pub(super) fn pump(&mut self, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        while let Some(moving) = shard.iscsi.poll_move() {
+            self.hand_over(moving, host, shard);
+        }
         while let Some(id) = shard.iscsi.poll_close() {
             if let Some(&key) = self.by_id.get(&id) {
                 self.streams[key].closing = true;

@@ -111,7 +111,10 @@ impl LogicalUnits {
                 header: target.header_digest == DigestChoice::Require,
                 data: target.data_digest == DigestChoice::Require,
             },
-            terms: Terms { recovery_level_max: target.recovery_level, ..Terms::default() },
+            terms: Terms {
+                connections_max: target.connections,
+                recovery_level_max: target.recovery_level,
+            },
             commands_max: target.commands.map(u32::from),
             redirect: target
                 .redirect

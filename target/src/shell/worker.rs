@@ -211,6 +211,10 @@ impl Worker {
                 // Nobody listens any more if the start was given up meanwhile.
                 let _ = answer.send(self.install(&plan));
             }
+            Letter::Adopt(fd, bytes) => {
+                // A stopping shard takes no connection, and closes this one.
+                self.streams.adopt(fd, &bytes, &mut self.host, &mut self.shard);
+            }
             Letter::Announce => self.announce(),
             Letter::Report(answer) => {
                 let _ = answer.send(self.report());

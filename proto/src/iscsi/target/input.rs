@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::fault::{Answer, Fault, TaskFault};
+use super::order::Held;
 use super::output::StatSn;
 use super::tasks::Task;
 use super::{Closed, Command, Connection, Event, Phase, TEXT_BYTES_MAX};
@@ -35,6 +36,8 @@ pub(super) enum Request {
     Logout(LogoutRequest),
     /// Rejected, but its number counts.
     Refused,
+    /// A command that was aborted, by another connection, before it had its turn.
+    Skipped(u32),
 }
 
 impl Request {
@@ -45,6 +48,7 @@ impl Request {
             Self::Text(request, _) => request.task_tag,
             Self::Nop(nop, _) => nop.itt,
             Self::Logout(request) => request.itt,
+            Self::Skipped(itt) => *itt,
             Self::Refused => TAG_NONE,
         }
     }
@@ -254,7 +258,8 @@ impl<B: Buffer> Connection<B> {
 
     /// Outside the command window, or there already: silently ignored (RFC 7143 4.2.2.1).
     fn is_outside(&self, number: Option<u32>) -> bool {
-        number.is_some_and(|sn| !self.window.contains(sn) || self.held.contains_key(&sn))
+        number
+            .is_some_and(|sn| !self.order.window.contains(sn) || self.order.held.contains_key(&sn))
     }
 
     fn judge_login(&mut self, bhs: &Bhs) -> Result<Current, Fault> {
@@ -404,7 +409,7 @@ impl<B: Buffer> Connection<B> {
             self.stat_sn = request.exp_stat_sn;
             self.greeted = true;
         }
-        self.window = Window::new(request.cmd_sn, 1);
+        self.order.window = Window::new(request.cmd_sn, 1);
         self.phase = Phase::LoginAsked;
         self.events.push_back(Event::Login(request, text));
     }
@@ -479,28 +484,11 @@ impl<B: Buffer> Connection<B> {
     /// In its turn now, or held until then.
     fn take_numbered(&mut self, number: Option<u32>, request: Request) {
         let Some(sn) = number else { return self.take(request) };
-        self.held.insert(sn, Some(request));
+        self.order.held.insert(sn, Held { link: self.link, request: Some(request) });
         self.run_held();
     }
 
-    /// Takes what is next in order, as far as it has come.
-    pub(super) fn run_held(&mut self) {
-        while self.phase == Phase::Full {
-            let Some(held) = self.held.remove(&self.window.expected()) else { return };
-            self.window.advance();
-            match held {
-                Some(request) => self.take(request),
-                None => self.reopen(),
-            }
-        }
-    }
-
-    /// The window after a number that holds no place in it.
-    pub(super) fn reopen(&mut self) {
-        self.window.grant(self.config.window.saturating_sub(self.active));
-    }
-
-    fn take(&mut self, request: Request) {
+    pub(super) fn take(&mut self, request: Request) {
         match request {
             Request::Command(command, cdb) => self.take_command(&command, cdb),
             Request::Task(request) => {
@@ -525,12 +513,16 @@ impl<B: Buffer> Connection<B> {
                 self.events.push_back(Event::Logout(request));
             }
             Request::Refused => self.reopen(),
+            Request::Skipped(itt) => {
+                self.tasks.remove(&itt);
+                self.reopen();
+            }
         }
     }
 
     fn take_command(&mut self, command: &ScsiCommand, cdb: SmallVec<[u8; 16]>) {
         if !command.immediate {
-            self.active += 1;
+            self.order.active += 1;
         }
         let Some(task) = self.tasks.get_mut(&command.itt) else { return };
         task.delivered = true;

@@ -15,19 +15,21 @@
 
 mod fault;
 mod input;
+mod order;
 mod output;
 mod recovery;
 mod tasks;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 pub use fault::{Answer, Fault, TaskFault};
-use input::{Current, Request};
+use input::Current;
+pub use order::{Order, Passed};
 use output::{Control, Job, StatSn};
 use recovery::{REPLAYS_MAX, Recovery};
 use tasks::Task;
@@ -194,6 +196,9 @@ pub enum Event<B> {
     },
     /// Answer with [`Connection::task_response`] once it is so.
     Task(TaskRequest),
+    /// It is the turn of a request that came on another connection of the session: hand it to
+    /// [`Connection::take_passed`] of the one with this link.
+    Elsewhere(u32, Passed),
     /// Answer with [`Connection::logout_response`].
     Logout(LogoutRequest),
     /// The connection is over; nothing more comes in or goes out, except what is queued.
@@ -223,15 +228,13 @@ pub struct Connection<B> {
     current: Option<Current>,
     /// The piece that the host is receiving into: task, index.
     lent: Option<(u32, usize)>,
-    window: Window,
+    order: Order,
+    /// Which connection of its session this is.
+    link: u32,
     stat_sn: u32,
-    /// Commands and functions that hold a place in the window.
-    active: u32,
     tasks: HashMap<u32, Task<B>>,
     /// Task management requests without an answer: tag, immediate.
     functions: Vec<(u32, bool)>,
-    /// Arrived ahead of their turn; `None`: aborted before they came.
-    held: BTreeMap<u32, Option<Request>>,
     /// Tasks whose R2Ts wait for memory, in order.
     starved: VecDeque<u32>,
     next_ttt: u32,
@@ -260,12 +263,11 @@ impl<B: Buffer> Connection<B> {
             framer: Framer::new(),
             current: None,
             lent: None,
-            window: Window::new(0, 1),
+            order: Order::new(Window::new(0, 1)),
+            link: 0,
             stat_sn: 0,
-            active: 0,
             tasks: HashMap::new(),
             functions: Vec::new(),
-            held: BTreeMap::new(),
             starved: VecDeque::new(),
             next_ttt: 1,
             control: VecDeque::new(),
@@ -279,6 +281,11 @@ impl<B: Buffer> Connection<B> {
             ping: None,
             started: now,
         }
+    }
+
+    /// What the login agreed on, for this connection.
+    pub const fn agreed(&self) -> &Negotiated {
+        &self.agreed
     }
 
     /// The next event. Ask again after every call that takes input.
@@ -370,7 +377,8 @@ impl<B: Buffer> Connection<B> {
             (agreed.header_digest == Digest::Crc32c, agreed.data_digest == Digest::Crc32c);
         self.framer.set_digests(self.digests.0, self.digests.1);
         self.recovery = (agreed.recovery_level > 0).then(Box::default);
-        self.window = Window::new(self.window.expected(), self.config.window.max(1));
+        let expected = self.order.window.expected();
+        self.order.window = Window::new(expected, self.config.window.max(1));
     }
 
     /// Answers [`Event::Text`]. The counters of `response` are filled in here.
@@ -409,6 +417,23 @@ impl<B: Buffer> Connection<B> {
         }
     }
 
+    /// Answers an [`Event::Logout`] that closed another connection of the session: this one stays.
+    pub fn logout_of_another(&mut self, itt: u32) {
+        let response = LogoutResponse {
+            response: super::pdu::logout::CLOSED,
+            itt,
+            numbers: Numbers::default(),
+            time_to_wait: self.agreed.time2wait_s,
+            time_to_retain: self.agreed.time2retain_s,
+        };
+        self.queue(response.emit(), StatSn::Consume, &[], false);
+        if self.phase == Phase::LogoutAsked {
+            self.phase = Phase::Full;
+            self.reopen();
+            self.run_held();
+        }
+    }
+
     /// Tells the initiator of something. `sense` goes with [`AsyncEvent::Scsi`] only.
     pub fn send_async(&mut self, lun: Lun, event: AsyncEvent, sense: &[u8]) {
         if self.phase != Phase::Full {
@@ -429,8 +454,8 @@ impl<B: Buffer> Connection<B> {
             return;
         }
         self.phase = Phase::Closed;
+        self.leave_order();
         self.tasks.clear();
-        self.held.clear();
         self.starved.clear();
         self.functions.clear();
         self.jobs.clear();

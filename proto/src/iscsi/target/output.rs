@@ -280,8 +280,8 @@ impl<B: Buffer> Connection<B> {
     pub(super) fn numbers(&self) -> Numbers {
         Numbers {
             stat_sn: self.stat_sn,
-            exp_cmd_sn: self.window.expected(),
-            max_cmd_sn: self.window.max(),
+            exp_cmd_sn: self.order.window.expected(),
+            max_cmd_sn: self.order.window.max(),
         }
     }
 
@@ -352,11 +352,6 @@ impl<B: Buffer> Connection<B> {
         {
             self.finish_one();
         }
-    }
-
-    pub(super) fn finish_one(&mut self) {
-        self.active = self.active.saturating_sub(1);
-        self.window.grant(self.config.window.saturating_sub(self.active));
     }
 
     pub(super) fn queue(&mut self, bhs: Bhs, stat: StatSn, data: &[u8], frees: bool) {

@@ -1,5 +1,7 @@
 //! Commands from their arrival to their answer.
 
+use super::input::Request;
+use super::order::Held;
 use super::output::{Job, StatSn};
 use super::{
     Connection, DataIn, Event, IMMEDIATE_MAX, OPEN_BURSTS_MAX, Phase, Response, TaskFault,
@@ -178,7 +180,7 @@ impl<B: Buffer> Connection<B> {
         debug_assert_eq!(self.phase, Phase::Full);
         self.functions.push((request.itt, request.immediate));
         if !request.immediate {
-            self.active += 1;
+            self.order.active += 1;
         }
         match request.function {
             Function::AbortTask => {
@@ -213,35 +215,48 @@ impl<B: Buffer> Connection<B> {
     /// The referenced command has not had its turn: it never gets it.
     fn skip(&mut self, request: &TaskRequest) -> bool {
         let sn = request.ref_cmd_sn;
-        let ahead = self.window.contains(sn) && sequence::before(sn, request.cmd_sn);
+        let ahead = self.order.window.contains(sn) && sequence::before(sn, request.cmd_sn);
         if request.referenced == TAG_NONE || !ahead {
             return false;
         }
         // A tag whose command came under another number is not this command's: that one would
         // lose its task and still get its turn.
-        let meant = match self.held.get(&sn) {
-            Some(Some(held)) => held.command_on(None) == Some(request.referenced),
-            Some(None) | None => !self.tasks.contains_key(&request.referenced),
+        let held = self.order.held.get(&sn);
+        let meant = match held.and_then(|held| held.request.as_ref()) {
+            Some(held) => held.command_on(None) == Some(request.referenced),
+            None => !self.tasks.contains_key(&request.referenced),
         };
         if !meant {
             return false;
         }
-        self.tasks.remove(&request.referenced);
-        self.held.insert(sn, None);
+        let link = held.map_or(self.link, |held| held.link);
+        self.order.held.insert(sn, Held { link, request: None });
+        self.skip_at(sn, request.referenced);
         self.run_held();
         true
     }
 
+    /// The request of this number never gets its turn; the connection it came on forgets it.
+    fn skip_at(&mut self, sn: u32, itt: u32) {
+        let Some(held) = self.order.held.get_mut(&sn) else { return };
+        if held.link == self.link {
+            held.request = None;
+            self.tasks.remove(&itt);
+        } else {
+            held.request = Some(Request::Skipped(itt));
+        }
+    }
+
     /// Held commands before the request's own number, on `lun` or on all, never get their turn.
     fn skip_held(&mut self, request: &TaskRequest, lun: Option<Lun>) {
-        for (&sn, held) in &mut self.held {
-            if !sequence::before(sn, request.cmd_sn) {
-                continue;
-            }
-            if let Some(itt) = held.as_ref().and_then(|held| held.command_on(lun)) {
-                self.tasks.remove(&itt);
-                *held = None;
-            }
+        let before = |sn: u32| sequence::before(sn, request.cmd_sn);
+        let held = self.order.held.iter().filter(|(sn, _)| before(**sn));
+        let commands = held.filter_map(|(&sn, held)| {
+            let itt = held.request.as_ref()?.command_on(lun)?;
+            Some((sn, itt))
+        });
+        for (sn, itt) in commands.collect::<Vec<_>>() {
+            self.skip_at(sn, itt);
         }
     }
 }

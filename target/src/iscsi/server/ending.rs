@@ -46,27 +46,27 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     ) where
         H: Host<Memory = B, Buf = B>,
     {
-        let Some(conn) = self.conns.get_mut(id.key()) else { return };
-        let Some(tsih) = conn.session else { return };
+        let Some(tsih) = self.conn(id).and_then(|conn| conn.session) else { return };
         let Some(session) = self.sessions.get(&tsih) else { return };
-        let refusal = match request.reason {
-            Reason::CloseSession => None,
-            Reason::CloseConnection if request.cid == session.admission.cid => None,
-            Reason::CloseConnection => Some(logout::CID_NOT_FOUND),
-            Reason::RemoveForRecovery => Some(logout::RECOVERY_UNSUPPORTED),
+        let victim = session.members.by_cid(request.cid);
+        let refusal = match (request.reason, victim) {
+            (Reason::CloseSession, _) => {
+                return self.stop_all(tsih, Then::Logout(id, request.itt), cx);
+            }
+            (Reason::CloseConnection, Some(victim)) => {
+                return self.log_out_one((id, request.itt), tsih, victim, cx);
+            }
+            (Reason::CloseConnection, None) => logout::CID_NOT_FOUND,
+            (Reason::RemoveForRecovery, _) => logout::RECOVERY_UNSUPPORTED,
         };
-        match refusal {
-            Some(code) => conn.wire.logout_response(request.itt, code),
-            None => self.stop_all(tsih, Then::Logout(id, request.itt), cx),
-        }
+        self.wired(id, |wire| wire.logout_response(request.itt, refusal));
     }
 
     pub(super) fn logged_out<H>(&mut self, id: ConnId, itt: u32, cx: &mut Context<'_, B, H>)
     where
         H: Host<Memory = B, Buf = B>,
     {
-        if let Some(conn) = self.conn(id) {
-            conn.wire.logout_response(itt, logout::CLOSED);
+        if self.wired(id, |wire| wire.logout_response(itt, logout::CLOSED)).is_some() {
             self.drive(id, cx);
         }
     }
@@ -82,14 +82,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.close_told = true;
             self.closing.push_back(id);
         }
+        self.gives_up_joining(id, cx);
         let Some(tsih) = self.conn(id).and_then(|conn| conn.session.take()) else { return };
-        let Some(session) = self.sessions.get_mut(&tsih) else { return };
-        session.conn = None;
-        session.ending = true;
-        let tags: Vec<u32> = session.tasks.keys().copied().collect();
-        for itt in tags {
-            self.stop(tsih, itt, cx);
+        if !self.leave(id, tsih, cx) {
+            return self.resume_others(id, tsih, cx);
         }
+        let Some(session) = self.sessions.get_mut(&tsih) else { return };
+        session.ending = true;
         self.finish_session(tsih, cx);
     }
 
@@ -120,10 +119,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         };
         session.waiters.push((shard, successor));
         tracing::info!(tsih, successor, "session is replaced");
-        match session.conn {
-            Some(id) => self.close(id, cx),
-            None => self.finish_session(tsih, cx),
+        session.ending = true;
+        for id in session.members.ids() {
+            self.close(id, cx);
         }
+        self.finish_session(tsih, cx);
     }
 
     /// The session that `tsih` replaces is over.
@@ -164,8 +164,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let of_target =
             self.sessions.values().filter(|s| s.admission.target.as_ref() == Some(target));
-        let conns: Vec<ConnId> = of_target.filter_map(|session| session.conn).collect();
-        tracing::warn!(%target, sessions = conns.len(), "cold reset: sessions end");
+        let conns: Vec<ConnId> = of_target.flat_map(|session| session.members.ids()).collect();
+        tracing::warn!(%target, connections = conns.len(), "cold reset: sessions end");
         for id in conns {
             self.close(id, cx);
         }

@@ -10,7 +10,7 @@ use super::super::Message as Between;
 use super::super::device::{Device, Next};
 use super::tasks::{State, Task};
 use super::tmf::Then;
-use super::{Context, IscsiServer};
+use super::{ConnId, Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
 use crate::reservation::{Ended, NexusName, Registration};
 use crate::volume::VolumeId;
@@ -56,27 +56,27 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Keep { device, waiter, work } = known.expect("the host answers each file once");
         let next = device.kept(work, ok);
         match (self.take_waiter(waiter), next) {
-            (true, next) => {
-                self.step(waiter.tsih, waiter.itt, waiter.unit, next, cx);
-                self.touch_session(waiter.tsih);
+            (Some(id), next) => {
+                self.step(id, waiter.tsih, waiter.itt, waiter.unit, next, cx);
+                self.touch(id);
             }
             // Nobody waits, but the others' commands end all the same.
-            (false, Next::Evict(ended, response)) => {
+            (None, Next::Evict(ended, response)) => {
                 self.evict(ended, waiter, response, cx);
             }
-            (false, Next::Detach(request, work, _)) => {
+            (None, Next::Detach(request, work, _)) => {
                 self.detach(waiter.tsih, waiter.itt, waiter.unit, (device, request, work), cx);
             }
-            (false, _) => {}
+            (None, _) => {}
         }
     }
 
     /// A command of a session waits from now on.
-    pub(super) fn waiter(&mut self, tsih: u16, itt: u32, unit: (u16, u32)) -> Waiter {
+    pub(super) fn waiter(&mut self, conn: ConnId, tsih: u16, itt: u32, unit: (u16, u32)) -> Waiter {
         let waiter = self.nobody(tsih, itt, unit);
         if let Some(session) = self.sessions.get_mut(&tsih) {
             let (also, state) = (SmallVec::new(), State::Waiting(waiter.number));
-            session.tasks.insert(itt, Task { unit, also, state });
+            session.tasks.insert(itt, Task { conn, unit, also, state });
         }
         waiter
     }
@@ -87,16 +87,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         Waiter { tsih, itt, unit, number: self.waiters }
     }
 
-    /// Takes the task of a command that waited; false if it waits no more.
-    fn take_waiter(&mut self, waiter: Waiter) -> bool {
-        let Some(session) = self.sessions.get_mut(&waiter.tsih) else { return false };
+    /// Takes the task of a command that waited, and says whose it was, if it still waits.
+    fn take_waiter(&mut self, waiter: Waiter) -> Option<ConnId> {
+        let session = self.sessions.get_mut(&waiter.tsih)?;
         let waits = session.tasks.get(&waiter.itt).is_some_and(
             |task| matches!(task.state, State::Waiting(number) if number == waiter.number),
         );
-        if waits {
-            session.tasks.remove(&waiter.itt);
-        }
-        waits
+        let task = if waits { session.tasks.remove(&waiter.itt) } else { None };
+        task.map(|task| task.conn)
     }
 
     /// Ends these commands on the waiter's unit everywhere; `response` is its answer. Every shard
@@ -170,18 +168,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     /// All others' commands have ended.
     pub(super) fn evicted(&mut self, number: u64) {
         let Some((waiter, response)) = self.answers.remove(&number) else { return };
-        if !self.take_waiter(waiter) {
-            return;
-        }
-        let conn = self.sessions.get(&waiter.tsih).and_then(|session| session.conn);
-        if let Some(conn) = conn.and_then(|id| self.conns.get_mut(id.key())) {
+        let Some(id) = self.take_waiter(waiter) else { return };
+        if let Some(conn) = self.conn(id) {
             conn.wire.respond(waiter.itt, response);
         }
-        self.touch_session(waiter.tsih);
+        self.touch(id);
     }
 
-    fn touch_session(&mut self, tsih: u16) {
-        if let Some(id) = self.sessions.get(&tsih).and_then(|session| session.conn) {
+    pub(super) fn touch_session(&mut self, tsih: u16) {
+        let members = self.sessions.get(&tsih).map(|session| session.members.ids());
+        for id in members.unwrap_or_default() {
             self.touch(id);
         }
     }

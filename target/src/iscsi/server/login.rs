@@ -12,6 +12,7 @@ use super::super::device::Device;
 use super::super::discovery::{self, Asker};
 use super::super::model::View;
 use super::super::registry::Full;
+use super::members::Members;
 use super::{ConnId, Context, IscsiServer, Reach, Session};
 use crate::host::{Host, Message};
 
@@ -26,6 +27,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let targets = self.targets.clone();
+        if self.moves(id, request, text, cx.host.shard()) {
+            return;
+        }
         let Some(conn) = self.conn(id) else { return };
         let view = View { targets: &targets, peer: conn.peer, local: conn.local };
         let step = conn.login.handle(request, text, &view, &mut |bytes| cx.host.random(bytes));
@@ -49,13 +53,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return self.turn_away(id, Status::NOT_FOUND);
         }
         if admission.tsih != 0 {
-            // One connection per session, and recovery level 0: there is nothing to join.
-            let status = if self.registry.has(admission.tsih) {
-                Status::TOO_MANY_CONNECTIONS
-            } else {
-                Status::SESSION_DOES_NOT_EXIST
-            };
-            return self.turn_away(id, status);
+            return self.join(id, &admission, cx);
         }
         let sessions_max = target.as_ref().map_or(u32::MAX, |target| target.sessions_max);
         let entry = match self.registry.enter(&admission, cx.host.shard(), sessions_max) {
@@ -78,7 +76,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             initiator: transport_id::port_name(admission.initiator.as_str(), admission.isid.0),
         };
         let session = Session {
-            conn: Some(id),
+            members: Members::of(id, admission.cid),
             admission,
             target,
             reach,
@@ -108,7 +106,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         }
     }
 
-    fn turn_away(&mut self, id: ConnId, status: Status) {
+    pub(super) fn turn_away(&mut self, id: ConnId, status: Status) {
         let Some(conn) = self.conn(id) else { return };
         tracing::warn!(peer = %conn.peer, status = status.code(), "login refused");
         let reply = conn.login.refuse(status);
@@ -124,7 +122,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         session.fencing = false;
         let admission = &session.admission;
         let agreed = admission.agreed;
-        let Some(id) = session.conn else { return };
+        let Some(id) = session.members.first() else { return };
         let Some(conn) = self.conns.get_mut(id.key()) else { return };
         tracing::info!(
             peer = %conn.peer,
@@ -157,7 +155,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             peer: conn.peer,
             local: conn.local,
         };
-        let bytes_max = session.admission.agreed.peer_segment_bytes_max as usize;
+        let bytes_max = conn.wire.agreed().peer_segment_bytes_max as usize;
         let reply = conn.exchange.handle(request, text, bytes_max, |keys, text| {
             discovery::answer(keys, &asker, &targets, text);
         });

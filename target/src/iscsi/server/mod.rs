@@ -8,6 +8,7 @@
 mod ending;
 mod keep;
 mod login;
+mod members;
 mod status;
 mod tasks;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use corbel_proto::iscsi::exchange::TextExchange;
 use corbel_proto::iscsi::login::target::{Admission, Login};
 use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
-use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing, Response};
+use corbel_proto::iscsi::target::{Config as Wire, Connection, Event, Outgoing, Response};
 use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::scsi;
 use corbel_proto::time::{Duration, Instant};
@@ -35,6 +36,8 @@ use super::registry::Registry;
 use crate::host::{Host, ShardId};
 use crate::volume::engine::Engine;
 use keep::{Keep, Waiter};
+pub use members::Move;
+use members::{Joining, Members};
 pub use status::SessionStatus;
 use tasks::{Task, Work};
 use tmf::Drain;
@@ -116,6 +119,12 @@ struct Conn<B> {
     login: Login,
     exchange: TextExchange,
     session: Option<u16>,
+    /// It waits for the connection that it replaces.
+    joining: Option<Box<Joining>>,
+    /// It is one of several of its session: what they share is with the session.
+    shares: bool,
+    /// It has sent a Login Request.
+    greeted: bool,
     /// The login is complete.
     full: bool,
     /// It is in the list of [`IscsiServer::poll_ready`].
@@ -129,7 +138,7 @@ struct Conn<B> {
 
 #[derive(Debug)]
 struct Session<B, D: Device<B>> {
-    conn: Option<ConnId>,
+    members: Members,
     admission: Box<Admission>,
     target: Option<Arc<Target<D>>>,
     reach: Reach,
@@ -204,6 +213,7 @@ pub struct IscsiServer<B, D: Device<B>> {
     short: bool,
     ready: VecDeque<ConnId>,
     closing: VecDeque<ConnId>,
+    moving: VecDeque<Move>,
     stop_at: Option<Instant>,
     stopping: bool,
 }
@@ -230,6 +240,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             short: false,
             ready: VecDeque::new(),
             closing: VecDeque::new(),
+            moving: VecDeque::new(),
             stop_at: None,
             stopping: false,
         }
@@ -261,6 +272,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             login: Login::new(self.config.limits.clone(), self.config.wire.window),
             exchange: TextExchange::default(),
             session: None,
+            joining: None,
+            shares: false,
+            greeted: false,
             full: false,
             queued: false,
             close_told: false,
@@ -278,9 +292,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let now = cx.host.now();
-        let Some(conn) = self.conn(id) else { return };
-        conn.wire.handle_bytes(bytes, cx.host, now);
-        self.drive(id, cx);
+        if self.wired(id, |wire| wire.handle_bytes(bytes, cx.host, now)).is_some() {
+            self.drive(id, cx);
+        }
     }
 
     /// How many of the next stream bytes are write data, and can be received straight to their
@@ -306,14 +320,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let now = cx.host.now();
-        let Some(conn) = self.conn(id) else { return };
-        conn.wire.direct_done(slice, len, cx.host, now);
-        self.drive(id, cx);
+        if self.wired(id, |wire| wire.direct_done(slice, len, cx.host, now)).is_some() {
+            self.drive(id, cx);
+        }
     }
 
     /// The next PDU to send on a connection.
     pub fn transmit(&mut self, id: ConnId) -> Option<Outgoing<B>> {
-        self.conn(id)?.wire.poll_transmit()
+        self.wired(id, |wire| wire.poll_transmit())?
     }
 
     /// False while a connection should not be read.
@@ -343,10 +357,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     where
         H: Host<Memory = B, Buf = B>,
     {
-        let Some(conn) = self.conn(id) else { return };
-        conn.wire.close(Closed::ByServer);
-        self.drive(id, cx);
+        if self.conn(id).is_none() {
+            return;
+        }
+        self.close(id, cx);
         self.closing.retain(|other| *other != id);
+        self.moving.retain(|moving| moving.id != id);
         let conn = self.conns.remove(id.key());
         if let Some(at) = conn.armed {
             self.timers.remove(&(at, id));
@@ -396,8 +412,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let now = cx.host.now();
         while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, id));
-            let Some(conn) = self.conn(id) else { continue };
-            conn.wire.handle_timeout(now);
+            if self.wired(id, |wire| wire.handle_timeout(now)).is_none() {
+                continue;
+            }
             self.arm(id);
             self.drive(id, cx);
         }
@@ -438,17 +455,17 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         self.targets = targets;
         let mut lost = Vec::new();
         for session in self.sessions.values_mut() {
-            let (Some(name), Some(id)) = (&session.admission.target, session.conn) else {
-                continue;
-            };
-            let peer = self.conns.get(id.key()).map(|conn| conn.peer);
-            let target = self.targets.find(name).filter(|target| {
-                peer.is_some_and(|p| target.allow.admits(&session.admission.initiator, p.ip()))
-            });
-            let Some(target) = target else {
-                lost.push(id);
-                continue;
-            };
+            let Some(name) = &session.admission.target else { continue };
+            let target = self.targets.find(name);
+            lost.extend(session.members.ids().into_iter().filter(|id| {
+                let peer = self.conns.get(id.key()).map(|conn| conn.peer);
+                let initiator = &session.admission.initiator;
+                let stays = |target: &&Arc<Target<D>>| {
+                    peer.is_some_and(|p| target.allow.admits(initiator, p.ip()))
+                };
+                target.filter(stays).is_none()
+            }));
+            let Some(target) = target else { continue };
             let same = |old: &Arc<Target<D>>| {
                 old.luns.len() == target.luns.len()
                     && old
@@ -480,16 +497,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
 
     fn conn_ref(&self, id: ConnId) -> Option<&Conn<B>> {
         self.conns.get(id.key()).filter(|conn| conn.generation == id.generation())
-    }
-
-    fn close<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
-    where
-        H: Host<Memory = B, Buf = B>,
-    {
-        if let Some(conn) = self.conn(id) {
-            conn.wire.close(Closed::ByServer);
-            self.drive(id, cx);
-        }
     }
 
     fn arm(&mut self, id: ConnId) {
@@ -527,6 +534,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 Event::DataOut { itt, data } => self.data_out(id, itt, data, cx),
                 Event::DataFailed { itt, fault } => self.data_failed(id, itt, fault),
                 Event::Task(request) => self.function(id, &request, cx),
+                Event::Elsewhere(link, passed) => self.elsewhere(id, link, passed, cx),
                 Event::Logout(request) => self.logout(id, &request, cx),
                 Event::Closed(why) => self.wire_closed(id, why, cx),
             }

@@ -50,7 +50,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             .sessions
             .iter()
             .map(|(&tsih, session)| {
-                let conn = session.conn.and_then(|id| self.conns.get(id.key()));
+                let conn = session.members.first().and_then(|id| self.conns.get(id.key()));
                 let admission = &session.admission;
                 SessionStatus {
                     tsih,

@@ -16,6 +16,8 @@ use crate::volume::{Outcome, Request, VolumeId};
 /// A command between its arrival and its answer.
 #[derive(Debug)]
 pub(super) struct Task<B, D: Device<B>> {
+    /// The connection it came on, and is answered on.
+    pub(super) conn: ConnId,
     pub(super) unit: (u16, u32),
     /// Other volumes that it works on.
     pub(super) also: SmallVec<[VolumeId; 2]>,
@@ -78,6 +80,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(tsih) = conn.session else { return };
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
         session.commands += 1;
+        if session.tasks.get(&command.itt).is_some_and(|task| task.conn != id) {
+            // Its own connection would not have taken it: a tag is a session's.
+            tracing::warn!(tsih, itt = command.itt, "a task tag is in use on two connections");
+            return self.close(id, cx);
+        }
         if let Some(fault) = command.fault {
             self.short |= fault == TaskFault::NoMemory;
             conn.wire.respond(command.itt, D::faulty(fault));
@@ -100,7 +107,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         // The volume may have got a new device object; its nexus goes on.
         nexus.device = device;
         let next = nexus.device.begin(&mut nexus.state, &ask);
-        self.step(tsih, command.itt, unit, next, cx);
+        self.step(id, tsih, command.itt, unit, next, cx);
     }
 
     pub(super) fn data_out<H>(
@@ -121,7 +128,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(nexus) = session.nexuses.get_mut(&unit) else { return };
         let view = session.reach.view();
         let next = nexus.device.data(&mut nexus.state, &view, work, data);
-        self.step(tsih, itt, unit, next, cx);
+        self.step(id, tsih, itt, unit, next, cx);
     }
 
     pub(super) fn data_failed(&mut self, id: ConnId, itt: u32, fault: TaskFault) {
@@ -136,6 +143,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     /// Does what the device wants next for a command.
     pub(super) fn step<H>(
         &mut self,
+        id: ConnId,
         tsih: u16,
         itt: u32,
         unit: (u16, u32),
@@ -145,15 +153,15 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
-        let Some(id) = session.conn else { return };
-        let Some(conn) = self.conns.get_mut(id.key()) else { return };
+        let conn = self.conns.get_mut(id.key());
+        let Some(conn) = conn.filter(|conn| conn.session == Some(tsih)) else { return };
         match next {
             Next::Answer(response) => {
                 conn.wire.respond(itt, response);
             }
             Next::Gather(bytes, work) => {
-                let also = D::also_on(&work);
-                session.tasks.insert(itt, Task { unit, also, state: State::Gathering(work) });
+                let (also, state) = (D::also_on(&work), State::Gathering(work));
+                session.tasks.insert(itt, Task { conn: id, unit, also, state });
                 conn.wire.begin_data_out(itt, bytes, cx.host);
             }
             Next::Submit(request, work) => {
@@ -174,7 +182,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                     drains: SmallVec::new(),
                 });
                 session.at_medium += 1;
-                session.tasks.insert(itt, Task { unit, also, state: State::Submitted(key) });
+                let (conn, state) = (id, State::Submitted(key));
+                session.tasks.insert(itt, Task { conn, unit, also, state });
             }
             Next::Detach(request, work, answer) => {
                 let Some(nexus) = session.nexuses.get(&unit) else { return };
@@ -187,17 +196,17 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 if !answered && let Some(session) = self.sessions.get_mut(&tsih) {
                     self.works[key].stopped = false;
                     let (also, state) = (SmallVec::new(), State::Submitted(key));
-                    session.tasks.insert(itt, Task { unit, also, state });
+                    session.tasks.insert(itt, Task { conn: id, unit, also, state });
                 }
             }
             Next::Keep(name, bytes, work) => {
                 let Some(nexus) = session.nexuses.get(&unit) else { return };
                 let device = nexus.device.clone();
-                let waiter = self.waiter(tsih, itt, unit);
+                let waiter = self.waiter(id, tsih, itt, unit);
                 self.keep(Keep { device, waiter, work }, &name, bytes, cx);
             }
             Next::Evict(ended, response) => {
-                let waiter = self.waiter(tsih, itt, unit);
+                let waiter = self.waiter(id, tsih, itt, unit);
                 self.evict(ended, waiter, response, cx);
             }
         }
@@ -215,8 +224,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.detached_done((tsih, itt, unit), device, work, stopped, outcome, cx);
         } else if let Some(session) = self.sessions.get_mut(&tsih) {
             session.at_medium -= 1;
-            if !stopped && let Some(nexus) = session.nexuses.get(&unit) {
-                session.tasks.remove(&itt);
+            if !stopped
+                && let Some(nexus) = session.nexuses.get(&unit)
+                && let Some(Task { conn: id, .. }) = session.tasks.remove(&itt)
+            {
                 let next = match outcome {
                     // Not stopped by its own initiator, so by another.
                     Outcome::Cancelled => Next::Answer(D::aborted()),
@@ -226,11 +237,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                     Next::Submit(..) if ended => Next::Answer(D::aborted()),
                     next => next,
                 };
-                let conn = session.conn;
-                self.step(tsih, itt, unit, next, cx);
-                if let Some(id) = conn {
-                    self.touch(id);
-                }
+                self.step(id, tsih, itt, unit, next, cx);
+                self.touch(id);
             }
         }
         for drain in drains {
@@ -281,13 +289,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let next = device.outcome(work, outcome);
-        if !stopped && let Some(session) = self.sessions.get_mut(&tsih) {
-            session.tasks.remove(&itt);
-            let conn = session.conn;
-            self.step(tsih, itt, unit, next, cx);
-            if let Some(id) = conn {
-                self.touch(id);
-            }
+        let session = self.sessions.get_mut(&tsih).filter(|_| !stopped);
+        if let Some(Task { conn: id, .. }) = session.and_then(|s| s.tasks.remove(&itt)) {
+            self.step(id, tsih, itt, unit, next, cx);
+            self.touch(id);
         } else if let Next::Keep(name, bytes, work) = next {
             let waiter = self.nobody(tsih, itt, unit);
             self.keep(Keep { device, waiter, work }, &name, bytes, cx);
@@ -306,14 +311,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
-        let conn = session.conn;
         let mut unsent = Vec::new();
         session.tasks.retain(|&itt, task| match task.state {
             State::Submitted(key) if task.is_on(&fits) => {
                 let work = &mut self.works[key];
                 if work.detached.is_some() {
                     work.stopped = true;
-                    unsent.push(itt);
+                    unsent.push((task.conn, itt));
                     return false;
                 }
                 // If it is cancelled, its outcome comes and says so.
@@ -321,13 +325,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 true
             }
             State::Gathering(_) if task.is_on(&fits) => {
-                unsent.push(itt);
+                unsent.push((task.conn, itt));
                 false
             }
             _ => true,
         });
-        if let Some(conn) = conn.and_then(|id| self.conns.get_mut(id.key())) {
-            for itt in unsent {
+        for (id, itt) in unsent {
+            if let Some(conn) = self.conn(id) {
                 conn.wire.respond(itt, D::aborted());
             }
         }
@@ -344,10 +348,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let session = self.sessions.get_mut(&tsih)?;
-        if let Some(conn) = session.conn.and_then(|id| self.conns.get_mut(id.key())) {
-            conn.wire.abort(itt);
+        let task = session.tasks.remove(&itt);
+        // One that is answered, and being sent, no longer says whose it is.
+        let whose = match &task {
+            Some(task) => SmallVec::from_iter([task.conn]),
+            None => session.members.ids(),
+        };
+        for id in whose {
+            self.wired(id, |wire| wire.abort(itt));
         }
-        match session.tasks.remove(&itt)?.state {
+        match task?.state {
             State::Gathering(_) | State::Waiting(_) => None,
             State::Submitted(key) => {
                 let work = &mut self.works[key];

@@ -24,6 +24,17 @@ pub(super) enum Then {
     EndSessions(ConnId, u32),
     /// Logged out.
     Logout(ConnId, u32),
+    /// One connection of the session is logged out.
+    LogoutOne {
+        /// Who asked.
+        id: ConnId,
+        /// Its tag.
+        itt: u32,
+        /// Which.
+        victim: ConnId,
+    },
+    /// The connection that this one replaces has no effect any more.
+    Join(ConnId),
     /// The answer of the command of this number, which waits for this.
     Respond(u64),
     /// Tell the shard that asked.
@@ -147,8 +158,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             .filter(|(_, task)| task.is_on(&fits))
             .map(|(&itt, _)| itt)
             .collect();
-        let conn = session.conn.and_then(|id| self.conns.get(id.key()));
-        if let (Some(conn), Some(target)) = (conn, &session.target) {
+        let members = session.members.ids();
+        let conns = members.iter().filter_map(|id| self.conns.get(id.key()));
+        for (conn, target) in conns.zip(session.target.iter().cycle()) {
             tags.extend(conn.wire.tasks().filter_map(|(itt, lun)| {
                 let number = lun.number()?;
                 let volume = target.luns.get(&number)?.volume();
@@ -207,10 +219,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             } else {
                 self.end_for_another(tsih, |unit| unit.1 == volume.0, cx);
             }
-            let Some(session) = self.sessions.get_mut(&tsih) else { continue };
-            if let Some(id) = session.conn {
-                self.touch(id);
-            }
+            self.touch_session(tsih);
         }
         self.at_medium(|_, unit| unit.1 == volume.0)
     }
@@ -275,7 +284,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 self.answer(id, itt, TaskOutcome::Complete);
                 self.end_target_of(id, cx);
             }
-            Then::Logout(id, itt) => self.logged_out(id, itt, cx),
+            Then::Logout(id, itt) => {
+                if let Some(tsih) = self.conn(id).and_then(|conn| conn.session) {
+                    self.close_others(id, tsih, cx);
+                }
+                self.logged_out(id, itt, cx);
+            }
+            Then::LogoutOne { id, itt, victim } => self.logged_out_one((id, itt), victim, cx),
+            Then::Join(id) => self.joined(id, cx),
             Then::Respond(number) => self.evicted(number),
             Then::Acknowledge(shard, ask) => {
                 cx.host.post(shard, Message::Iscsi(Between::Cleared { ask }));

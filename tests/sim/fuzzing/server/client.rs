@@ -32,8 +32,10 @@ pub(super) fn writer(offset: u64) -> (usize, u32) {
 /// What a PDU from the target means here.
 pub(super) enum Heard {
     Nothing,
-    /// The login is complete, in a normal session.
+    /// The login is complete, in a normal session of its own.
     LoggedIn,
+    /// The login is complete, as one more connection of a session, or in the place of one.
+    Joined,
     /// A task management function is done.
     Ended {
         function: Function,
@@ -47,6 +49,9 @@ pub(super) struct Client {
     pub(super) shard: usize,
     pub(super) id: ConnId,
     pub(super) isid: u8,
+    pub(super) cid: u16,
+    /// It asked to join a session.
+    joins: bool,
     pub(super) logged_in: bool,
     /// Commands without an answer: when they were sent, to which LUN, under which
     /// number.
@@ -69,6 +74,8 @@ impl Client {
             shard,
             id,
             isid: 0,
+            cid: u16::from(number & 1 == 1),
+            joins: false,
             logged_in: false,
             sent: BTreeMap::new(),
             number,
@@ -94,7 +101,11 @@ impl Client {
             4 | 5 => self.function(what >> 4, script, moment),
             6 => self.other(what >> 4),
             7..=9 => self.data_out(script),
-            _ => self.command(u32::from(what >> 4), script, moment),
+            _ => {
+                // Tags are a session's: those of its connections differ.
+                let own = u32::try_from(self.number & 3).expect("small");
+                self.command(u32::from(what >> 4) & 12 | own, script, moment)
+            }
         })
     }
 
@@ -106,6 +117,7 @@ impl Client {
     fn login(&mut self, how: u8) -> Vec<u8> {
         if !self.asked {
             (self.asked, self.isid, self.normal) = (true, how & 1, how & 2 == 0);
+            self.joins = how & 12 == 12;
         }
         let request = LoginRequest {
             transit: true,
@@ -118,14 +130,18 @@ impl Client {
             isid: Isid([0, 0, 0, 0, 0, self.isid]),
             tsih: u16::from(how & 12 == 12),
             task_tag: 0,
-            cid: 0,
+            cid: self.cid,
             cmd_sn: 1,
             exp_stat_sn: 0,
         };
         let mut text = "InitiatorName=iqn.2026-11.org.example:node\0".to_owned();
         text += if self.normal { "TargetName=" } else { "SessionType=Discovery\0X=" };
         text += TARGET;
-        text += if how & 4 == 4 { "\0InitialR2T=Yes\0ImmediateData=No\0" } else { "\0" };
+        text += match how & 12 {
+            4 => "\0InitialR2T=Yes\0ImmediateData=No\0MaxConnections=4\0ErrorRecoveryLevel=1\0",
+            8 => "\0MaxConnections=4\0",
+            _ => "\0",
+        };
         wire(Bhs(request.emit()), text.as_bytes())
     }
 
@@ -244,7 +260,8 @@ impl Client {
             }
             _ => {
                 let reason = Reason::CloseSession;
-                let cid = 0;
+                let reason = if what & 4 == 4 { Reason::CloseConnection } else { reason };
+                let cid = self.cid ^ u16::from(what & 8 == 8);
                 let request = LogoutRequest { immediate, reason, itt, cid, cmd_sn, exp_stat_sn };
                 wire(request.emit(), &[])
             }
@@ -256,13 +273,24 @@ impl Client {
         let header: [u8; BHS_BYTES] = out.header().try_into().expect("no digests were agreed");
         let bhs = Bhs(header);
         self.max_cmd_sn = bhs.u32_at(32);
+        if self.joins && self.logged_in {
+            // Others use up numbers too.
+            self.cmd_sn = bhs.u32_at(28);
+        }
         match bhs.opcode() {
             Some(Opcode::LoginResponse) => {
                 let response = LoginResponse::parse(&header).expect("our own header");
                 let done =
                     response.status.class() == 0 && response.next == Some(Stage::FullFeature);
                 self.logged_in = done && self.normal;
-                if self.logged_in { Heard::LoggedIn } else { Heard::Nothing }
+                match (self.logged_in, self.joins) {
+                    (true, true) => {
+                        self.cmd_sn = response.exp_cmd_sn;
+                        Heard::Joined
+                    }
+                    (true, false) => Heard::LoggedIn,
+                    (false, _) => Heard::Nothing,
+                }
             }
             Some(Opcode::R2t) => {
                 self.r2ts.push(R2t::parse(&bhs));

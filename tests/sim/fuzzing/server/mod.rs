@@ -15,14 +15,14 @@ mod client;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corbel_proto::iscsi::login::directory::DigestsRequired;
+use corbel_proto::iscsi::login::directory::{DigestsRequired, Terms};
 use corbel_proto::iscsi::pdu::task::Function;
 use corbel_proto::memory::HeapBuffer;
 use corbel_proto::time::Duration;
 use corbel_target::host::{BlockError, BlockOp, Host, Message};
 use corbel_target::iscsi::model::{Allow, PortalGroup, Target, Targets};
 use corbel_target::iscsi::registry::Registry;
-use corbel_target::iscsi::server::{Config, Context, IscsiServer};
+use corbel_target::iscsi::server::{Config, Context, IscsiServer, Move};
 use corbel_target::scsi::LogicalUnit;
 use corbel_target::volume::engine::{Engine, Owner};
 use corbel_target::volume::{Options, Volume};
@@ -203,6 +203,7 @@ impl Bench {
     /// Hands outcomes on, and lets initiators hear what is sent to them.
     fn settle(&mut self) {
         for shard in 0..self.shards.len() {
+            self.hand_over(shard);
             let Shard { host, engine, server } = &mut self.shards[shard];
             engine.tick(host);
             while let Some((owner, outcome)) = engine.poll() {
@@ -225,14 +226,11 @@ impl Bench {
             client::Heard::Nothing => {}
             client::Heard::LoggedIn => {
                 let isid = self.clients[index].isid;
-                for older in 0..self.clients.len() {
-                    let other = &mut self.clients[older];
-                    if older != index && other.logged_in && other.isid == isid {
-                        other.logged_in = false;
-                        let left = writers.iter().any(|writer| writer.0 == older);
-                        assert!(!left, "{older} is replaced but still writes: {writers:?}");
-                    }
-                }
+                self.replaced(index, &writers, |other| other.isid == isid);
+            }
+            client::Heard::Joined => {
+                let (isid, cid) = (self.clients[index].isid, self.clients[index].cid);
+                self.replaced(index, &writers, |other| (other.isid, other.cid) == (isid, cid));
             }
             client::Heard::Ended { function, referenced, asked } => {
                 let met = |&(who, itt): &Writer| match function {
@@ -250,6 +248,32 @@ impl Bench {
                 };
                 let left = writers.iter().filter(|writer| met(writer)).find(before);
                 assert!(left.is_none(), "{function:?} is done but {left:?} still writes");
+            }
+        }
+    }
+
+    /// Client `index` has the place of those that fit: nothing of theirs may be written any more.
+    fn replaced(&mut self, index: usize, writers: &[Writer], fits: impl Fn(&Client) -> bool) {
+        for (older, other) in self.clients.iter_mut().enumerate() {
+            if older != index && other.logged_in && fits(other) {
+                other.logged_in = false;
+                let left = writers.iter().any(|writer| writer.0 == older);
+                assert!(!left, "{older} is replaced but still writes: {writers:?}");
+            }
+        }
+    }
+
+    /// Connections go to the shards that have their sessions.
+    fn hand_over(&mut self, from: usize) {
+        while let Some(Move { id, shard, bytes }) = self.shards[from].server.poll_move() {
+            self.at(from, |server, cx| server.closed(id, cx));
+            let to = usize::from(shard);
+            let (peer, local) = (([10, 0, 0, 9], 999).into(), ([10, 0, 0, 1], 3260).into());
+            let new = self.at(to, |server, cx| server.accept(peer, local, cx.host.now));
+            let client = self.clients.iter_mut().find(|c| (c.shard, c.id) == (from, id));
+            if let (Ok(new), Some(client)) = (new, client) {
+                (client.shard, client.id) = (to, new);
+                self.at(to, |server, cx| server.received(new, &bytes, cx));
             }
         }
     }
@@ -306,7 +330,7 @@ fn targets(unit: &Arc<LogicalUnit>, mask: u8) -> Arc<Targets<LogicalUnit>> {
         chap: None,
         sessions_max: 8,
         digests_required: DigestsRequired::default(),
-        terms: Default::default(),
+        terms: Terms { connections_max: 4, recovery_level_max: 1 },
         commands_max: None,
         redirect: None,
     };

@@ -350,6 +350,7 @@ proptest! {
             }
             while let Some(event) = talk.conn.poll() {
                 match event {
+                    Event::Elsewhere(..) => panic!("there is one connection"),
                     Event::Command(c) => talk.conn.begin_data_out(c.itt, 2048, &mut talk.arena),
                     Event::Task(t) => {
                         talk.conn.abort(t.referenced);
@@ -366,8 +367,8 @@ proptest! {
                 talk.heard();
             }
             prop_assert!(talk.conn.tasks.len() <= WINDOW as usize + IMMEDIATE_MAX);
-            prop_assert!(talk.conn.active <= WINDOW);
-            prop_assert!(talk.conn.held.len() <= WINDOW as usize);
+            prop_assert!(talk.conn.order.active <= WINDOW);
+            prop_assert!(talk.conn.order.held.len() <= WINDOW as usize);
         }
     }
 }

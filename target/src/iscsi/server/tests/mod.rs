@@ -3,6 +3,7 @@
 mod disk;
 mod evict;
 mod hostile;
+mod members;
 mod recovery;
 mod steps;
 
@@ -93,6 +94,8 @@ struct World {
     aoe_is_at_work: bool,
     /// Who waits for them.
     fences: Vec<(ShardId, u64)>,
+    /// Connections that were handed over: from, to.
+    moved: Vec<((usize, ConnId), (usize, ConnId))>,
 }
 
 const TARGET: &str = "iqn.2026-11.org.example:disk";
@@ -142,6 +145,7 @@ impl World {
             registry,
             aoe_is_at_work: false,
             fences: Vec::new(),
+            moved: Vec::new(),
         }
     }
 
@@ -186,10 +190,31 @@ impl World {
                     }
                 }
             }
+            idle &= !self.hand_over();
             if idle {
                 return;
             }
         }
+    }
+
+    /// As the shell does. True if there was something to hand over.
+    fn hand_over(&mut self) -> bool {
+        let moves = (0..2).flat_map(|from| {
+            let server = &mut self.shards[from].server;
+            std::iter::from_fn(|| server.poll_move()).map(move |m| (from, m)).collect::<Vec<_>>()
+        });
+        let moves: Vec<_> = moves.collect();
+        for (from, Move { id, shard, bytes }) in &moves {
+            let Shard { machine, engine, server } = &mut self.shards[*from];
+            server.closed(*id, &mut Context { host: machine, engine });
+            let to = usize::from(*shard);
+            let Shard { machine, engine, server } = &mut self.shards[to];
+            let (peer, local) = ("10.0.0.9:999".parse().unwrap(), "10.0.0.1:3260".parse().unwrap());
+            let new = server.accept(peer, local, machine.now).unwrap();
+            server.received(new, bytes, &mut Context { host: machine, engine });
+            self.moved.push(((*from, *id), (to, new)));
+        }
+        !moves.is_empty()
     }
 
     /// The disk of a shard performs everything it was given.

@@ -42,7 +42,9 @@ impl Door<'_> {
         let names = format!("InitiatorName=iqn.2026-11.org.example:node\0TargetName={TARGET}\0");
         let text = names + &self.keys.replace(' ', "\0");
         client.send(world, Bhs(request.emit()), text.as_bytes());
-        Client { cmd_sn: self.cmd_sn, ..client }
+        let moved = world.moved.iter().find(|(from, _)| *from == (client.shard, client.id));
+        let (shard, id) = moved.map_or((client.shard, client.id), |(_, to)| *to);
+        Client { shard, id, cmd_sn: self.cmd_sn }
     }
 
     /// Connects, and is let in: the client and its session.
