@@ -124,7 +124,9 @@ impl Streams {
         let key = usize::try_from(listener).unwrap_or(usize::MAX);
         let known = self.listeners.contains(key);
         match accepted {
-            Ok(file) if known => drop(self.begin(file, host, shard)),
+            Ok(file) if known => {
+                self.begin(file, host, shard);
+            }
             Ok(file) => host.reactor.close(file),
             Err(failure) if known => tracing::warn!(%failure, "no connection accepted"),
             Err(_) => {}
