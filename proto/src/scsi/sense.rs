@@ -187,7 +187,7 @@ impl Sense {
             let [high, low] = progress.to_be_bytes();
             [0x80, high, low] // SKSV
         };
-        self.pointer.map(FieldPointer::sense_key_specific).or(self.progress.map(progress))
+        self.pointer.map(FieldPointer::sense_key_specific).or_else(|| self.progress.map(progress))
     }
 
     /// The bytes: descriptor format (0x72) if `descriptor`, else fixed format (0x70).
