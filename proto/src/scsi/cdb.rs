@@ -139,6 +139,17 @@ pub enum Command {
         /// PARAMETER LIST LENGTH.
         len: u16,
     },
+    /// With list identifiers of one byte (LID1).
+    ExtendedCopy {
+        /// PARAMETER LIST LENGTH.
+        len: u32,
+    },
+    ReceiveCopyResults {
+        /// COPY STATUS of this LIST IDENTIFIER; OPERATING PARAMETERS without.
+        list_id: Option<u8>,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
     Sanitize(Sanitize),
     StartStop(StartStop),
     PreventAllow {
@@ -281,6 +292,11 @@ impl Cdb {
             }),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
             0x48 => Command::Sanitize(self.sanitize()?),
+            0x83 => Command::ExtendedCopy { len: self.u32(10) },
+            0x84 => Command::ReceiveCopyResults {
+                list_id: (self.0[1] & 0x1f == 0).then_some(self.0[2]),
+                allocation: self.u32(10),
+            },
             0x89 => {
                 let blocks = u32::from(self.unprotected()?.0[13]);
                 let extent = Extent { lba: self.u64(2), blocks, count_at: 13 };

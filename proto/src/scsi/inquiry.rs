@@ -39,7 +39,7 @@ impl Inquiry<'_> {
     /// Length of the data.
     pub const LEN: usize = 74;
 
-    /// The bytes: SPC-4, HiSup, CmdQue, no protection. TPGS 01b or 11b: REPORT TARGET PORT
+    /// The bytes: SPC-4, HiSup, CmdQue, 3PC, no protection. TPGS 01b or 11b: REPORT TARGET PORT
     /// GROUPS tells how good each way is; the target sets it, and perhaps initiators too.
     pub fn emit(&self) -> Vec<u8> {
         let mut out = vec![0; Self::LEN];
@@ -48,7 +48,7 @@ impl Inquiry<'_> {
         out[2] = 0x06; // VERSION: SPC-4
         out[3] = 0x12; // HISUP, RESPONSE DATA FORMAT 2
         out[4] = u8::try_from(Self::LEN - 5).expect("LEN is below 256"); // ADDITIONAL LENGTH
-        out[5] = if self.explicit_access { 0x30 } else { 0x10 }; // TPGS
+        out[5] = if self.explicit_access { 0x38 } else { 0x18 }; // TPGS, 3PC
         out[6] = u8::from(self.several_ports) << 4; // MULTIP
         out[7] = 0x02; // CMDQUE
         out[8..16].copy_from_slice(&ascii_field::<8>(self.vendor));
@@ -127,7 +127,7 @@ mod tests {
     fn multip_and_tpgs_speak_of_ports_and_of_who_may_set_their_states() {
         assert_eq!(DISK_DATA.emit()[6], 0);
         assert_eq!(Inquiry { several_ports: true, ..DISK_DATA }.emit()[6], 0x10);
-        assert_eq!(DISK_DATA.emit()[5], 0x10);
-        assert_eq!(Inquiry { explicit_access: true, ..DISK_DATA }.emit()[5], 0x30);
+        assert_eq!(DISK_DATA.emit()[5], 0x18);
+        assert_eq!(Inquiry { explicit_access: true, ..DISK_DATA }.emit()[5], 0x38);
     }
 }

@@ -16,6 +16,8 @@ pub const EXTENDED_INQUIRY: u8 = 0x86;
 pub const MODE_PAGE_POLICY: u8 = 0x87;
 /// SCSI ports.
 pub const SCSI_PORTS: u8 = 0x88;
+/// Third-party copy.
+pub const THIRD_PARTY_COPY: u8 = 0x8f;
 /// Block limits.
 pub const BLOCK_LIMITS: u8 = 0xb0;
 /// Block device characteristics.
@@ -99,7 +101,7 @@ impl Designator {
         out.extend_from_slice(&name[..usize::from(len)]);
     }
 
-    fn parse(kind: u8, name: &[u8]) -> Option<Self> {
+    pub(super) fn parse(kind: u8, name: &[u8]) -> Option<Self> {
         let association = kind >> 4 & 0b11;
         let text = |b: &[u8]| String::from_utf8_lossy(b).trim_end_matches(['\0', ' ']).to_owned();
         Some(match (association, kind & 0x0f, name) {

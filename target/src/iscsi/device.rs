@@ -57,6 +57,8 @@ pub enum Next<B, W> {
     /// The medium, whatever becomes of the command: no abort, reset or end of the session stops
     /// the request, and nobody waits for it. With a response the command is answered at once.
     Detach(Request<B>, W, Option<Response<B>>),
+    /// The units of the target that the initiator may see: then [`Device::peers`].
+    Peers(W),
     /// A small state file, of this name and with these bytes, on stable storage: then
     /// [`Device::kept`].
     Keep(String, Vec<u8>, W),
@@ -88,6 +90,14 @@ pub trait Device<B>: Debug {
         view: &View<'_>,
         work: Self::Work,
         data: Segments<B>,
+    ) -> Next<B, Self::Work>;
+
+    /// The units that it asked for are `units`, by [`Next::Peers`].
+    fn peers(
+        &self,
+        nexus: &mut Self::Nexus,
+        work: Self::Work,
+        units: &[Arc<Self>],
     ) -> Next<B, Self::Work>;
 
     /// Other volumes that the command works on: who ends what is done on them ends it too.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use corbel_proto::iscsi::pdu::scsi::Attribute;
 use corbel_proto::iscsi::target::{DataIn, Response, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
+use corbel_proto::scsi::copy::List;
 use corbel_proto::scsi::sense::Key;
 use corbel_proto::scsi::{Condition, Status};
 use smallvec::SmallVec;
 
 use super::device::{Ask, Device, Next, View};
+use crate::scsi::copy::{Copy, Progress};
 use crate::scsi::{self, Action, LogicalUnit, MediaPlan, MissingLun, Nexus, Plan, Reply};
 use crate::volume::request::segments_bytes;
 use crate::volume::{Outcome, VolumeId};
@@ -29,6 +31,10 @@ enum Step {
     Media(MediaPlan),
     Parameters(scsi::ParameterCommand),
     Keep(scsi::Kept),
+    /// A copy that was asked for.
+    Copying(List),
+    /// A copy under way.
+    Copy(Box<Copy>),
 }
 
 /// INVALID MESSAGE ERROR. NORMACA is not offered, so there is never an auto contingent allegiance
@@ -81,6 +87,7 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
             let request = unit.request(&mut media, Segments::new());
             Next::Detach(request, Work { data_out, wanted, step: Step::Media(media) }, answer)
         }
+        Action::Copy(list) => Next::Peers(Work { data_out, wanted, step: Step::Copying(list) }),
         Action::Keep { file, bytes, then } => {
             Next::Keep(file, bytes, Work { data_out, wanted, step: Step::Keep(then) })
         }
@@ -108,6 +115,25 @@ impl LogicalUnit {
         }
         let request = self.request(&mut media, data);
         Next::Submit(request, Work { data_out, wanted, step: Step::Media(media) })
+    }
+}
+
+impl LogicalUnit {
+    fn copy_on<B: Buffer>(
+        &self,
+        copy: Box<Copy>,
+        progress: Progress<B>,
+        wanted: u64,
+    ) -> Next<B, Work> {
+        match progress {
+            Progress::Submit(request) => {
+                Next::Submit(request, Work { data_out: 0, wanted, step: Step::Copy(copy) })
+            }
+            Progress::Done => Next::Answer(respond(Reply::good(Vec::new()), wanted)),
+            Progress::Failed(sense) => {
+                Next::Answer(respond(Reply::check(sense, self.descriptor_sense()), wanted))
+            }
+        }
     }
 }
 
@@ -154,14 +180,21 @@ impl<B: Buffer> Device<B> for LogicalUnit {
                 let plan = nexus.resume(&scsi_view(view), command, list);
                 next(self, plan, data_out)
             }
-            Step::Keep(_) => Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0)),
+            Step::Keep(_) | Step::Copying(_) | Step::Copy(_) => {
+                Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0))
+            }
         }
     }
 
     fn outcome(&self, work: Work, outcome: Outcome<B>) -> Next<B, Work> {
         let Work { data_out, wanted, step } = work;
-        let Step::Media(media) = step else {
-            return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
+        let media = match step {
+            Step::Media(media) => media,
+            Step::Copy(mut copy) => {
+                let progress = copy.outcome(outcome);
+                return self.copy_on(copy, progress, wanted);
+            }
+            _ => return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0)),
         };
         let done = self.finish(&media, outcome);
         let reply = Reply { status: done.status, sense: done.sense, data: Vec::new() };
@@ -183,6 +216,29 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         Next::Answer(Response { status, sense, data, wanted })
     }
 
+    fn peers(&self, nexus: &mut Nexus, work: Work, units: &[Arc<Self>]) -> Next<B, Work> {
+        let Work { wanted, step, .. } = work;
+        let Step::Copying(list) = step else {
+            return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
+        };
+        match nexus.copy(&list, units) {
+            Ok(mut copy) => {
+                let progress = copy.next();
+                self.copy_on(Box::new(copy), progress, wanted)
+            }
+            Err(sense) => {
+                Next::Answer(respond(Reply::check(sense, self.descriptor_sense()), wanted))
+            }
+        }
+    }
+
+    fn also_on(work: &Work) -> SmallVec<[VolumeId; 2]> {
+        match &work.step {
+            Step::Copy(copy) => copy.volumes(),
+            _ => SmallVec::new(),
+        }
+    }
+
     fn kept(&self, work: Work, ok: bool) -> Next<B, Work> {
         let Work { wanted, step, .. } = work;
         let Step::Keep(then) = step else {
@@ -202,6 +258,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
             // It never plans anything else.
             Action::Media(_)
             | Action::Detach(_)
+            | Action::Copy(_)
             | Action::Parameters(_)
             | Action::Keep { .. }
             | Action::Evict(_) => check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0),

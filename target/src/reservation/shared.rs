@@ -163,6 +163,15 @@ impl Reservations {
         (rights, told.collect())
     }
 
+    /// What `who` may do. Tells it nothing.
+    pub fn rights(&self, who: &NexusName) -> Rights {
+        let inner = self.lock();
+        match &inner.legacy {
+            Some(holder) if holder != who => Rights::NONE,
+            _ => inner.state.rights(Some(who)),
+        }
+    }
+
     /// What is registered and held, for PERSISTENT RESERVE IN; `None` while there is an SPC-2
     /// reservation, with which it conflicts.
     pub fn state(&self) -> Option<State> {

@@ -6,6 +6,7 @@ use crate::reservation::Access;
 
 const TEST_UNIT_READY: u8 = 0x00;
 const MODE_SENSE: [u8; 2] = [0x1a, 0x5a];
+const EXTENDED_COPY: u8 = 0x83;
 const START_STOP_UNIT: u8 = 0x1b;
 const PREVENT_ALLOW: u8 = 0x1e;
 
@@ -18,6 +19,8 @@ pub(super) fn needed(op: &Opcode, cdb: &[u8]) -> Access {
         Class::Inspect if MODE_SENSE.contains(&op.code) => Access::Reads,
         Class::Medium if op.code == TEST_UNIT_READY => Access::Ready,
         Class::Inspect | Class::Medium => Access::Free,
+        // Whatever it reads here: what it writes elsewhere is asked for there.
+        Class::Read if op.code == EXTENDED_COPY => Access::Changes,
         Class::Read => Access::Reads,
         // START without a power condition, and ALLOW.
         Class::Configure if op.code == START_STOP_UNIT && last & 0xf1 == 1 => Access::Free,

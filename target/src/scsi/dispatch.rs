@@ -5,7 +5,7 @@ use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 
 use super::access;
 use super::commands::{
-    capacity, defects, inquiry, lba_status, log, mode, opcodes, port_groups, report_luns,
+    capacity, copy, defects, inquiry, lba_status, log, mode, opcodes, port_groups, report_luns,
     request_sense, reserve, rw, sanitize, start_stop, sync, task_management, unmap, write_same,
 };
 use super::plan::ParameterKind;
@@ -49,6 +49,7 @@ impl Nexus {
             ParameterKind::Unmap => unmap::resume(&self.lu, list),
             ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
             ParameterKind::SetPortGroups => port_groups::resume(self, view, list),
+            ParameterKind::ExtendedCopy => copy::resume(list),
             ParameterKind::Sanitize { immediate, unrestricted } => {
                 sanitize::resume(&self.lu, (immediate, unrestricted), list)
             }
@@ -127,6 +128,10 @@ impl Nexus {
             Command::LegacyReserve(command) => reserve::legacy(self, &command),
             Command::ModeSense(command) => mode::sense(lu, &command),
             Command::ModeSelect(command) => mode::select(&command),
+            Command::ExtendedCopy { len } => copy::plan(len),
+            Command::ReceiveCopyResults { list_id, allocation } => {
+                copy::results(self, list_id, allocation)
+            }
             Command::Sanitize(command) => sanitize::plan(lu, &command),
             Command::StartStop(command) => start_stop::plan(self, &command),
             Command::PreventAllow { prevent } => start_stop::prevent_allow(self, prevent),

@@ -8,6 +8,7 @@
 //! dispatch.rs   CDB to Plan: what is admitted, and which file under commands/ answers
 //! plan.rs       Plan, Action, Reply: what the transport does next
 //! media.rs      media work to volume requests, their outcomes to status and sense
+//! copy.rs       copies from one volume to another, chunk by chunk
 //! limits.rs     how much one command may ask for
 //! missing.rs    the unit that is not there
 //! ```
@@ -19,6 +20,7 @@
 
 mod access;
 mod commands;
+pub mod copy;
 mod dispatch;
 pub mod limits;
 mod media;

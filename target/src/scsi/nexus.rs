@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use corbel_proto::scsi::alua::AccessState;
 use corbel_proto::scsi::{Condition, Sense};
 
+use super::copy::Account;
 use super::{LogicalUnit, View};
 use crate::reservation::{Access, NexusName, Notice, Rights};
 
@@ -98,6 +99,8 @@ pub struct Nexus {
     pub(super) access: AccessState,
     pending: u16,
     prevents: bool,
+    /// Its copies by their list identifiers, oldest first.
+    pub(super) copies: Vec<(u8, Arc<Account>)>,
     /// Failed flushes of the volume that this initiator has been told of.
     flush_failures: u64,
 }
@@ -111,8 +114,17 @@ impl Nexus {
         lu.volume.reservations.attach(&name);
         let (rights, _) = lu.volume.reservations.look(&name);
         let access = lu.port_groups.look(seen.access, &name, view.port_group).state;
-        let mut nexus =
-            Self { lu, seen, name, rights, access, pending: 0, prevents: false, flush_failures };
+        let mut nexus = Self {
+            lu,
+            seen,
+            name,
+            rights,
+            access,
+            pending: 0,
+            prevents: false,
+            copies: Vec::new(),
+            flush_failures,
+        };
         nexus.attend(Attention::PowerOn);
         nexus
     }

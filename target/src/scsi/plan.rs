@@ -1,5 +1,6 @@
 //! What the transport is told to do with a command.
 
+use corbel_proto::scsi::copy::List;
 use corbel_proto::scsi::lun::Lun;
 use corbel_proto::scsi::reservation::OutAction;
 use corbel_proto::scsi::{Sense, SenseBytes, Status};
@@ -62,6 +63,9 @@ pub enum Action {
         /// What it is for.
         then: Kept,
     },
+    /// Ask [`Nexus::copy`](super::Nexus::copy), with the units of the target that the initiator
+    /// may see, and carry that copy out.
+    Copy(List),
     /// End these commands on the unit; once none can reach the medium any more, answer GOOD.
     Evict(Ended),
 }
@@ -100,6 +104,7 @@ pub(super) enum ParameterKind {
     ReserveOut { action: OutAction, scope_type: u8 },
     ModeSelect { ten: bool },
     SetPortGroups,
+    ExtendedCopy,
     Sanitize { immediate: bool, unrestricted: bool },
 }
 

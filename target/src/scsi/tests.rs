@@ -12,6 +12,7 @@ use crate::host::BlockError;
 use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 
 mod access;
+mod copy;
 mod medium;
 mod reports;
 mod reservation;

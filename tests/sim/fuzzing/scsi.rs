@@ -9,13 +9,14 @@ use corbel_proto::memory::{HeapBuffer, Segments, Slice};
 use corbel_proto::scsi::Status;
 use corbel_proto::scsi::lun::Lun;
 use corbel_target::reservation::Reservations;
+use corbel_target::scsi::copy::{Copy, Progress};
 use corbel_target::scsi::limits::TRANSFER_BYTES_MAX;
 use corbel_target::scsi::port_groups::PortGroups;
 use corbel_target::scsi::{
     Action, Attention, Kept, LogicalUnit, MissingLun, Nexus, Plan, Reply, View,
 };
 use corbel_target::volume::sanitize::Sanitization;
-use corbel_target::volume::{Options, Outcome, Volume};
+use corbel_target::volume::{Kind, Options, Outcome, Volume};
 
 use super::host::{ERRORS, volume};
 use super::script::Script;
@@ -25,10 +26,10 @@ const SIZE_BYTES: u64 = 1 << 30;
 const COMMANDS_MAX: usize = 200;
 
 /// Operation codes that mean something, so that the fuzzer need not guess them.
-const CODES: [u8; 40] = [
+const CODES: [u8; 46] = [
     0x00, 0x03, 0x04, 0x08, 0x0a, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x1d, 0x1e, 0x25, 0x28, 0x2a,
-    0x2e, 0x2f, 0x34, 0x35, 0x41, 0x42, 0x4d, 0x55, 0x5a, 0x5e, 0x5f, 0x88, 0x89, 0x8a, 0x8b, 0x8e,
-    0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa,
+    0x2e, 0x2f, 0x34, 0x35, 0x37, 0x41, 0x42, 0x48, 0x4d, 0x55, 0x5a, 0x5e, 0x5f, 0x83, 0x84, 0x88,
+    0x89, 0x8a, 0x8b, 0x8e, 0x8f, 0x90, 0x91, 0x93, 0x9c, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa,
 ];
 
 struct Bench {
@@ -125,7 +126,23 @@ impl Bench {
         self.perform(plan, script);
     }
 
-    fn perform(&self, plan: Plan, script: &mut Script<'_>) {
+    /// A few chunks of a copy, which stay inside the volume.
+    fn copy(&self, copy: &mut Copy, script: &mut Script<'_>) {
+        let block = u64::from(self.volume.facts.block_bytes);
+        let mut progress = copy.next();
+        for _ in 0..8 {
+            let Progress::Submit(request) = progress else { return };
+            check_request(&request, block, self.volume.size_bytes());
+            let outcome = match (script.u8(), &request.kind) {
+                (0, _) => Outcome::Failed(ERRORS[script.index(4)]),
+                (_, Kind::Read { len, .. }) => Outcome::Data(payload(*len, 0)),
+                _ => Outcome::Done,
+            };
+            progress = copy.outcome(outcome);
+        }
+    }
+
+    fn perform(&mut self, plan: Plan, script: &mut Script<'_>) {
         let Plan { data_out, data_in, action } = plan;
         match action {
             Action::Respond(reply) => check(&reply, data_in),
@@ -143,6 +160,12 @@ impl Bench {
                 let next = self.unit.kept(then, script.u8() & 1 == 0);
                 assert!(!matches!(next.action, Action::Parameters(_) | Action::Keep { .. }));
                 self.perform(next, script);
+            }
+            Action::Copy(list) => {
+                let units = [self.unit.clone()];
+                if let Ok(mut copy) = self.nexuses[0].copy(&list, &units) {
+                    self.copy(&mut copy, script);
+                }
             }
             Action::Detach(mut media) => {
                 assert!(!self.volume.options.read_only);

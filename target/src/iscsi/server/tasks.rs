@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use corbel_proto::iscsi::target::{Command, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
+use corbel_proto::scsi::lun::Lun;
 use smallvec::SmallVec;
 
 use super::super::device::{Ask, Device, Next};
@@ -198,6 +199,19 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                     let (also, state) = (SmallVec::new(), State::Submitted(key));
                     session.tasks.insert(itt, Task { conn: id, unit, also, state });
                 }
+            }
+            Next::Peers(work) => {
+                let luns = session.target.iter().flat_map(|target| &target.luns);
+                let seen = &session.reach.luns;
+                let may_see =
+                    |number: &u16| Lun::new(*number).is_some_and(|lun| seen.contains(&lun));
+                let units: Vec<Arc<D>> = luns
+                    .filter(|(number, _)| may_see(number))
+                    .map(|(_, device)| device.clone())
+                    .collect();
+                let Some(nexus) = session.nexuses.get_mut(&unit) else { return };
+                let next = nexus.device.clone().peers(&mut nexus.state, work, &units);
+                self.step(tsih, itt, unit, next, cx);
             }
             Next::Keep(name, bytes, work) => {
                 let Some(nexus) = session.nexuses.get(&unit) else { return };

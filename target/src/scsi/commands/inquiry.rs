@@ -1,5 +1,6 @@
 //! INQUIRY (SPC-4 6.6).
 
+use corbel_proto::scsi::copy;
 use corbel_proto::scsi::inquiry::{DISK, Inquiry};
 use corbel_proto::scsi::vpd::{self, Designator};
 use corbel_proto::scsi::{Sense, ascii_field};
@@ -8,13 +9,14 @@ use crate::scsi::{LogicalUnit, Plan, View, limits};
 use crate::volume::identity::{REVISION, VENDOR};
 
 /// In ascending order, as page 00 must list them. [`vpd::INSTANCE`] follows where it is known.
-const PAGES: [u8; 9] = [
+const PAGES: [u8; 10] = [
     vpd::SUPPORTED_PAGES,
     vpd::UNIT_SERIAL_NUMBER,
     vpd::DEVICE_IDENTIFICATION,
     vpd::EXTENDED_INQUIRY,
     vpd::MODE_PAGE_POLICY,
     vpd::SCSI_PORTS,
+    vpd::THIRD_PARTY_COPY,
     vpd::BLOCK_LIMITS,
     vpd::BLOCK_CHARACTERISTICS,
     vpd::LOGICAL_BLOCK_PROVISIONING,
@@ -60,6 +62,7 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(volume.facts.volatile_cache),
         vpd::MODE_PAGE_POLICY => vpd::mode_page_policy(),
         vpd::SCSI_PORTS => vpd::scsi_ports(view.ports.iter().map(|&p| (p, port_name(view, p)))),
+        vpd::THIRD_PARTY_COPY => copy::third_party_copy(),
         vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
         vpd::BLOCK_CHARACTERISTICS => {
             vpd::characteristics(volume.facts.rotational, limits::erasable(volume))

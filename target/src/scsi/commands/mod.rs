@@ -1,6 +1,7 @@
 //! One file for each family of commands.
 
 pub(super) mod capacity;
+pub(super) mod copy;
 pub(super) mod defects;
 pub(super) mod inquiry;
 pub(super) mod lba_status;

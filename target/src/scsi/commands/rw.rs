@@ -25,7 +25,7 @@ pub(super) fn range(lu: &LogicalUnit, extent: Extent, max: u64) -> Result<(u64, 
 }
 
 /// Write-back is allowed only where the initiator can know of it: WCE set and FUA clear.
-pub(super) fn durable(lu: &LogicalUnit, fua: bool) -> bool {
+pub(in crate::scsi) fn durable(lu: &LogicalUnit, fua: bool) -> bool {
     fua || !lu.write_cache()
 }
 
