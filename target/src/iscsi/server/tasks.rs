@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::super::device::{Ask, Device, Next};
 use super::keep::Keep;
-use super::{ConnId, Context, IscsiServer, Nexus};
+use super::{ConnId, Context, IscsiServer, Nexus, Session};
 use crate::host::Host;
 use crate::volume::engine::{Owner, RequestId};
 use crate::volume::{Outcome, Request, VolumeId};
@@ -69,6 +69,19 @@ impl<B, D: Device<B>> Work<B, D> {
     pub(super) fn is_on(&self, fits: impl Fn(u16, (u16, u32)) -> bool) -> bool {
         let also = |volume: &VolumeId| fits(self.tsih, (ANY_LUN, volume.0));
         fits(self.tsih, self.unit) || self.also.iter().any(also)
+    }
+}
+
+impl<B: Buffer, D: Device<B>> Session<B, D> {
+    fn device(&self, unit: (u16, u32)) -> Option<Arc<D>> {
+        self.nexuses.get(&unit).map(|nexus| nexus.device.clone())
+    }
+
+    /// The units of the target that its initiator may see.
+    fn peers(&self) -> Vec<Arc<D>> {
+        let seen = |number| Lun::new(number).is_some_and(|lun| self.reach.luns.contains(&lun));
+        let luns = self.target.iter().flat_map(|target| &target.luns);
+        luns.filter(|(number, _)| seen(**number)).map(|(_, device)| device.clone()).collect()
     }
 }
 
@@ -187,35 +200,24 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 session.tasks.insert(itt, Task { conn, unit, also, state });
             }
             Next::Detach(request, work, answer) => {
-                let Some(nexus) = session.nexuses.get(&unit) else { return };
-                let device = nexus.device.clone();
+                let Some(device) = session.device(unit) else { return };
                 let answered = answer.is_some();
                 if let Some(response) = answer {
                     conn.wire.respond(itt, response);
                 }
                 let key = self.detach(tsih, itt, unit, (device, request, work), cx);
-                if !answered && let Some(session) = self.sessions.get_mut(&tsih) {
-                    self.works[key].stopped = false;
-                    let (also, state) = (SmallVec::new(), State::Submitted(key));
-                    session.tasks.insert(itt, Task { conn: id, unit, also, state });
+                if !answered {
+                    self.await_detached(id, (tsih, itt, unit), key);
                 }
             }
             Next::Peers(work) => {
-                let luns = session.target.iter().flat_map(|target| &target.luns);
-                let seen = &session.reach.luns;
-                let may_see =
-                    |number: &u16| Lun::new(*number).is_some_and(|lun| seen.contains(&lun));
-                let units: Vec<Arc<D>> = luns
-                    .filter(|(number, _)| may_see(number))
-                    .map(|(_, device)| device.clone())
-                    .collect();
+                let peers = session.peers();
                 let Some(nexus) = session.nexuses.get_mut(&unit) else { return };
-                let next = nexus.device.clone().peers(&mut nexus.state, work, &units);
-                self.step(tsih, itt, unit, next, cx);
+                let next = nexus.device.clone().peers(&mut nexus.state, work, &peers);
+                self.step(id, tsih, itt, unit, next, cx);
             }
             Next::Keep(name, bytes, work) => {
-                let Some(nexus) = session.nexuses.get(&unit) else { return };
-                let device = nexus.device.clone();
+                let Some(device) = session.device(unit) else { return };
                 let waiter = self.waiter(id, tsih, itt, unit);
                 self.keep(Keep { device, waiter, work }, &name, bytes, cx);
             }
@@ -289,6 +291,19 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             drains: SmallVec::new(),
         });
         key
+    }
+
+    /// The command waits for its detached request, number `key`.
+    fn await_detached(
+        &mut self,
+        conn: ConnId,
+        (tsih, itt, unit): (u16, u32, (u16, u32)),
+        key: usize,
+    ) {
+        let Some(session) = self.sessions.get_mut(&tsih) else { return };
+        self.works[key].stopped = false;
+        let (also, state) = (SmallVec::new(), State::Submitted(key));
+        session.tasks.insert(itt, Task { conn, unit, also, state });
     }
 
     fn detached_done<H>(
