@@ -163,7 +163,7 @@ fn who_may_set_states_is_told_by_tpgs_and_the_list_of_commands() {
         action => panic!("{action:?}"),
     };
     assert_eq!(refusal(&mut n, &cdb), Condition::INVALID_COMMAND_OPERATION_CODE);
-    assert_eq!(data(&mut n, &[0x12, 0, 0, 0, 96, 0])[5..7], [0x10, 0x10], "TPGS, MULTIP");
+    assert_eq!(data(&mut n, &[0x12, 0, 0, 0, 96, 0])[5..7], [0x18, 0x10], "TPGS and 3PC, MULTIP");
     assert_eq!(data(&mut n, &supported)[1] & 7, 1);
     n.unit().port_groups.configure(true, &[]);
     assert_eq!(data(&mut n, &[0x12, 0, 0, 0, 96, 0])[5] & 0x30, 0x30);
