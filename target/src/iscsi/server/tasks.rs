@@ -206,9 +206,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                     conn.wire.respond(itt, response);
                 }
                 let key = self.detach(tsih, itt, unit, (device, request, work), cx);
-                if !answered {
-                    self.await_detached(id, (tsih, itt, unit), key);
-                }
+                self.await_detached(id, (tsih, itt, unit), key, answered);
             }
             Next::Peers(work) => {
                 let peers = session.peers();
@@ -293,13 +291,17 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         key
     }
 
-    /// The command waits for its detached request, number `key`.
+    /// The command waits for its detached request, number `key`, unless it was answered.
     fn await_detached(
         &mut self,
         conn: ConnId,
         (tsih, itt, unit): (u16, u32, (u16, u32)),
         key: usize,
+        answered: bool,
     ) {
+        if answered {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
         self.works[key].stopped = false;
         let (also, state) = (SmallVec::new(), State::Submitted(key));
