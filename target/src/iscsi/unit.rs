@@ -223,7 +223,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         };
         match nexus.copy(&list, units) {
             Ok(mut copy) => {
-                let progress = copy.next();
+                let progress = copy.next_chunk();
                 self.copy_on(Box::new(copy), progress, wanted)
             }
             Err(sense) => {

@@ -119,7 +119,7 @@ impl Copy {
             let Place::Listed(index) = place else { return Ok(here.clone()) };
             let name = list.units.get(usize::from(index)).and_then(|cscd| cscd.name.as_ref());
             let unit = units.iter().find(|unit| name.is_some_and(|name| unit.is_called(name)));
-            unit.cloned().ok_or(aborted(Condition::COPY_TARGET_DEVICE_NOT_REACHABLE, at))
+            unit.cloned().ok_or_else(|| aborted(Condition::COPY_TARGET_DEVICE_NOT_REACHABLE, at))
         };
         let mut spans = Vec::with_capacity(list.segments.len());
         for segment in &list.segments {
@@ -166,7 +166,7 @@ impl Copy {
     }
 
     /// The next chunk, to be read.
-    pub fn next<B: Buffer>(&mut self) -> Progress<B> {
+    pub fn next_chunk<B: Buffer>(&mut self) -> Progress<B> {
         while let Some(span) = self.spans.get(self.current) {
             if self.done < span.len {
                 if let Err(sense) = span.may_read(&self.who) {
@@ -189,11 +189,11 @@ impl Copy {
         match outcome {
             Outcome::Data(data) => self.write(data),
             Outcome::Done => {
-                let Some(span) = self.spans.get(self.current) else { return self.next() };
+                let Some(span) = self.spans.get(self.current) else { return self.next_chunk() };
                 let (_, len) = span.chunk(self.done);
                 self.done += len;
                 self.account.bytes.fetch_add(len, Ordering::AcqRel);
-                self.next()
+                self.next_chunk()
             }
             _ => {
                 let at = self.spans.get(self.current).map_or(0, |span| span.at);
@@ -203,7 +203,7 @@ impl Copy {
     }
 
     fn write<B: Buffer>(&mut self, data: Segments<B>) -> Progress<B> {
-        let Some(span) = self.spans.get(self.current) else { return self.next() };
+        let Some(span) = self.spans.get(self.current) else { return self.next_chunk() };
         let (at, len) = span.chunk(self.done);
         if segments_bytes(&data) != len {
             return self.fail(aborted(Condition::THIRD_PARTY_DEVICE_FAILURE, span.at));

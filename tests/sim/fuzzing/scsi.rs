@@ -129,7 +129,7 @@ impl Bench {
     /// A few chunks of a copy, which stay inside the volume.
     fn copy(&self, copy: &mut Copy, script: &mut Script<'_>) {
         let block = u64::from(self.volume.facts.block_bytes);
-        let mut progress = copy.next();
+        let mut progress = copy.next_chunk();
         for _ in 0..8 {
             let Progress::Submit(request) = progress else { return };
             check_request(&request, block, self.volume.size_bytes());

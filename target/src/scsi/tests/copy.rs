@@ -67,7 +67,7 @@ fn told(n: &mut Nexus) -> Option<(u8, u8)> {
 /// The offsets that a copy reads from and writes to, to its end.
 fn walked(copy: &mut Copy) -> Vec<(u64, u64)> {
     let mut out = Vec::new();
-    let mut progress = copy.next::<HeapBuffer>();
+    let mut progress = copy.next_chunk::<HeapBuffer>();
     loop {
         let request = match progress {
             Progress::Submit(request) => request,
@@ -150,7 +150,7 @@ fn reservation_that_came_meanwhile_stops_it_before_the_write() {
     let list = list(&n, &there, 8, 0, 0);
     let list = parsed(&mut n, &list);
     let mut copy = n.copy(&list, &units(&[&n, &there])).unwrap();
-    submitted(copy.next());
+    submitted(copy.next_chunk());
     let stranger = crate::reservation::NexusName::new("iqn.z,i,0x400000000001", "iqn.a", 1);
     assert!(there.unit().volume.reservations.reserve(&stranger));
     let Progress::Failed(sense) = copy.outcome(chunk(8 * 4096)) else { panic!("it wrote") };
@@ -164,7 +164,7 @@ fn medium_error_on_the_way_is_a_third_party_failure() {
     let list = list(&n, &n, 8, 0, 100);
     let list = parsed(&mut n, &list);
     let mut copy = n.copy(&list, &units(&[&n])).unwrap();
-    submitted(copy.next());
+    submitted(copy.next_chunk());
     let failed = copy.outcome::<HeapBuffer>(Outcome::Failed(BlockError::Medium));
     let Progress::Failed(sense) = failed else { panic!("it went on") };
     assert_eq!(sense.condition, Condition::THIRD_PARTY_DEVICE_FAILURE);
