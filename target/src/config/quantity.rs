@@ -72,7 +72,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// How long to look before sleeping: 0 to [`BUSY_POLL_MAX`].
+/// How long to look before sleeping: 0 to [`BUSY_POLL_MAX`](super::BUSY_POLL_MAX).
 pub fn busy_poll(text: &str) -> Result<Duration, Wrong> {
     let time = if text == "0" { Duration::ZERO } else { duration(text)? };
     if time > super::BUSY_POLL_MAX {
