@@ -52,6 +52,8 @@ run_tests() { # NAME URL RESULTS
     # The tool expects every unit to take its writes, but for one test.
     options=(-d -S)
     [ "$1" != read-only ] || [[ $test == ReadOnly.* ]] || options=()
+    # See conformance.txt.
+    [ "$test" != Sanitize.Reset ] || { echo "$1/$test skip not run" >>"$3"; continue; }
     log=$WORK/$1-$test.out
     # One of these passes only after the other.
     only=$test
