@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use smallvec::SmallVec;
 
 use super::output::{Control, Job, StatSn};
-use super::{Connection, Outgoing, Phase};
+use super::{Connection, Outgoing, Phase, QUEUE_PDUS_MAX};
 use crate::iscsi::bhs::{Bhs, Opcode, TAG_NONE};
 use crate::iscsi::pdu::Numbers;
 use crate::iscsi::pdu::r2t::R2t;
@@ -239,7 +239,9 @@ impl<B: Buffer> Connection<B> {
             return Err(RejectReason::ProtocolError);
         };
         let range = from as usize..end as usize;
-        if recovery.statuses.range(range.clone()).any(|status| status.data.is_none()) {
+        let too_long = recovery.statuses.range(range.clone()).any(|status| status.data.is_none());
+        // One read of the socket can hold a thousand SNACKs, each for a thousand responses.
+        if too_long || self.control.len() >= QUEUE_PDUS_MAX {
             return Err(RejectReason::SnackReject);
         }
         for status in recovery.statuses.range(range) {

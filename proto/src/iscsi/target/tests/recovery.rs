@@ -306,6 +306,22 @@ fn what_is_kept_is_bounded() {
     assert!(talk.conn.wants_read());
 }
 
+/// A read of the socket may hold a thousand of them: each could ask for all responses there are.
+#[test]
+fn snacks_that_come_together_do_not_multiply_what_waits_to_be_sent() {
+    let mut talk = Talk::logged_in(&recovering());
+    for _ in 0..200 {
+        ping(&mut talk, b"");
+        talk.one();
+    }
+    for _ in 0..1000 {
+        snack(&mut talk, 1, TAG_NONE, TAG_NONE, 0, 0);
+    }
+    let heard = talk.heard();
+    let rejected = heard.iter().filter(|one| is(one, Opcode::Reject)).count();
+    assert_eq!((heard.len() - rejected, rejected), (200, 999));
+}
+
 #[test]
 fn nothing_of_an_aborted_task_is_sent_again() {
     let mut talk = Talk::logged_in(&recovering());
