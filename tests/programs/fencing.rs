@@ -163,13 +163,7 @@ fn fence(places: &Places, round: u32, rng: &mut Rng) -> Result<(), AnyError> {
     good("REGISTER", out(&mut winner, REGISTER_AND_IGNORE, 0, (0, 1), false)?)?;
     good("REGISTER", out(&mut victim, REGISTER_AND_IGNORE, 0, (0, 2), false)?)?;
     good("RESERVE", out(&mut victim, RESERVE, kind, (2, 0), false)?)?;
-    let written = Arc::new(AtomicU64::new(0));
-    let theirs = written.clone();
-    let flood = thread::spawn(move || flood(victim, u64::from(round), &theirs));
-    while written.load(Ordering::Relaxed) == 0 && !flood.is_finished() {
-        thread::sleep(Duration::from_millis(1));
-    }
-    thread::sleep(Duration::from_micros(rng.below(20_000)));
+    let flood = begin_flood(victim, round, rng);
     good("PREEMPT AND ABORT", out(&mut winner, PREEMPT_AND_ABORT, kind, (1, 2), false)?)?;
     let read = || Operation::Read { first: 0, blocks: 8 * u32::try_from(WRITES).expect("few") };
     let before = winner.run(read())?;
@@ -196,13 +190,7 @@ fn shut_out_a_flood(places: &Places, round: u32, rng: &mut Rng) -> Result<(), An
     good("REGISTER", out(&mut holder, REGISTER_AND_IGNORE, 0, (0, 1), false)?)?;
     good("CLEAR", out(&mut holder, CLEAR, 0, (1, 0), false)?)?;
     good("REGISTER", out(&mut holder, REGISTER, 0, (0, 1), false)?)?;
-    let written = Arc::new(AtomicU64::new(0));
-    let theirs = written.clone();
-    let flood = thread::spawn(move || flood(victim, u64::from(round), &theirs));
-    while written.load(Ordering::Relaxed) == 0 && !flood.is_finished() {
-        thread::sleep(Duration::from_millis(1));
-    }
-    thread::sleep(Duration::from_micros(rng.below(20_000)));
+    let flood = begin_flood(victim, round, rng);
     good("RESERVE", out(&mut holder, RESERVE, WRITE_EXCLUSIVE, (1, 0), false)?)?;
     let read = || Operation::Read { first: 0, blocks: 8 * u32::try_from(WRITES).expect("few") };
     let before = holder.run(read())?;
@@ -212,6 +200,22 @@ fn shut_out_a_flood(places: &Places, round: u32, rng: &mut Rng) -> Result<(), An
         return Err(format!("an AoE write landed after the reservation of round {round}").into());
     }
     good("CLEAR", out(&mut holder, CLEAR, 0, (1, 0), false)?)
+}
+
+/// A client that floods, once its first write is done, and some time more.
+fn begin_flood<D: Disk + Send + 'static>(
+    victim: D,
+    round: u32,
+    rng: &mut Rng,
+) -> thread::JoinHandle<Result<D, AnyError>> {
+    let written = Arc::new(AtomicU64::new(0));
+    let theirs = written.clone();
+    let flood = thread::spawn(move || flood(victim, u64::from(round), &theirs));
+    while written.load(Ordering::Relaxed) == 0 && !flood.is_finished() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_micros(rng.below(20_000)));
+    flood
 }
 
 /// Writes until it is refused, and waits for all answers. Counts the writes that were done.
