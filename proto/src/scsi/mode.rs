@@ -38,7 +38,8 @@ pub fn page(page: u8, parameters: &Parameters, changeable: bool) -> Option<Vec<u
         CACHING => out[2] = u8::from(parameters.write_cache) << 2,
         CONTROL => {
             let fixed = if changeable { 0 } else { 1 };
-            out[2] = u8::from(parameters.descriptor_sense) << 2;
+            // TST: each nexus has a task set of its own.
+            out[2] = fixed << 5 | u8::from(parameters.descriptor_sense) << 2;
             out[3] = fixed << 4; // QUEUE ALGORITHM MODIFIER: unrestricted reordering allowed
             out[4] = u8::from(parameters.software_write_protect) << 3;
             out[5] = fixed << 6; // TAS: who is aborted by another is answered TASK ABORTED
@@ -294,6 +295,14 @@ mod tests {
             assert_eq!(select(&echoed(code)), Ok(NOW), "{code:#x}");
         }
         assert_eq!(select(&[]), Ok(NOW));
+    }
+
+    #[test]
+    fn control_page_tells_of_task_sets_reordering_and_aborted_commands() {
+        let told = page(CONTROL, &NOW, false).unwrap();
+        assert_eq!(told[2..6], [0x20, 0x10, 0, 0x40]); // TST, QUEUE ALGORITHM MODIFIER, TAS
+        let changeable = page(CONTROL, &MAY, true).unwrap();
+        assert_eq!(changeable[2..6], [0x04, 0, 0x08, 0]);
     }
 
     #[test]

@@ -36,6 +36,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 }
             }
         }
+        self.go_on(None, cx);
     }
 
     pub(super) fn logout<H>(
@@ -102,6 +103,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return;
         }
         let Some(session) = self.sessions.remove(&tsih) else { return };
+        self.task_sets.retain(|key, _| key.0 != tsih);
         self.registry.leave(tsih);
         for (shard, successor) in session.waiters {
             cx.host.post(shard, Message::Iscsi(Between::SessionFenced { successor }));

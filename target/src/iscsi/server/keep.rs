@@ -69,6 +69,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             }
             (None, _) => {}
         }
+        self.go_on(Some(waiter.tsih), cx);
     }
 
     /// A command of a session waits from now on.

@@ -10,12 +10,13 @@ mod keep;
 mod login;
 mod members;
 mod status;
+mod task_set;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod tmf;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ use keep::{Keep, Waiter};
 pub use members::Move;
 use members::{Joining, Members};
 pub use status::SessionStatus;
+use task_set::TaskSet;
 use tasks::{Task, Work};
 use tmf::Drain;
 
@@ -198,6 +200,8 @@ pub struct IscsiServer<B, D: Device<B>> {
     half_open: usize,
     sessions: HashMap<u16, Session<B, D>>,
     works: Slab<Work<B, D>>,
+    /// Task sets in which order counts.
+    task_sets: BTreeMap<task_set::Key, TaskSet>,
     drains: Slab<Drain>,
     /// State files that are being written.
     keeps: Slab<Keep<D, D::Work>>,
@@ -230,6 +234,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             half_open: 0,
             sessions: HashMap::new(),
             works: Slab::new(),
+            task_sets: BTreeMap::new(),
             drains: Slab::new(),
             keeps: Slab::new(),
             answers: HashMap::new(),
@@ -383,6 +388,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             // What is kept in case it must be sent again is the first to go.
             self.conns.iter_mut().for_each(|(_, conn)| conn.wire.forget_reads());
         }
+        if !self.task_sets.is_empty() && (short || !self.starving.is_empty()) {
+            self.shed_dormant();
+        }
         if self.starving.is_empty() {
             return;
         }
@@ -526,6 +534,24 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     where
         H: Host<Memory = B, Buf = B>,
     {
+        self.events(id, cx);
+        // What was ended may have been another session's.
+        self.go_on(None, cx);
+        self.attended(id);
+    }
+
+    fn attended(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.wire.starved() > 0 {
+            self.starving.insert(id);
+        }
+        self.touch(id);
+    }
+
+    fn events<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
         while let Some(event) = self.conn(id).and_then(|conn| conn.wire.poll()) {
             match event {
                 Event::Login(request, text) => self.login(id, &request, &text, cx),
@@ -539,10 +565,5 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 Event::Closed(why) => self.wire_closed(id, why, cx),
             }
         }
-        let Some(conn) = self.conn(id) else { return };
-        if conn.wire.starved() > 0 {
-            self.starving.insert(id);
-        }
-        self.touch(id);
     }
 }

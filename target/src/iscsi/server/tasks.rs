@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use corbel_proto::iscsi::target::{Command, TaskFault};
+use corbel_proto::iscsi::pdu::scsi::Attribute;
+use corbel_proto::iscsi::target::{Command, Response, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
 use corbel_proto::scsi::lun::Lun;
 use smallvec::SmallVec;
@@ -42,6 +43,8 @@ pub(super) enum State<W> {
     Submitted(usize),
     /// A state file is being written, or others' commands end first; its number.
     Waiting(u64),
+    /// It has not begun: others of its task set go before it; its number.
+    Dormant(u64),
 }
 
 /// A request that the engine has. It outlives its task, its session and its connection.
@@ -72,9 +75,37 @@ impl<B, D: Device<B>> Work<B, D> {
     }
 }
 
+/// Which unit a command is for, and what it needs next.
+type Begun<B, D> = ((u16, u32), Next<B, <D as Device<B>>::Work>);
+
 impl<B: Buffer, D: Device<B>> Session<B, D> {
     fn device(&self, unit: (u16, u32)) -> Option<Arc<D>> {
         self.nexuses.get(&unit).map(|nexus| nexus.device.clone())
+    }
+
+    /// Hands a command to its unit; there may be none.
+    pub(super) fn begin(&mut self, command: &Command) -> Result<Begun<B, D>, Response<B>> {
+        let view = self.reach.view();
+        let announced = if command.write { u64::from(command.edtl) } else { 0 };
+        let ask = Ask { cdb: &command.cdb, attribute: command.attribute, announced, view };
+        let number = command.lun.number();
+        let device = number.and_then(|number| self.target.as_ref()?.luns.get(&number)).cloned();
+        let (Some(device), Some(number)) = (device, number) else { return Err(D::missing(&ask)) };
+        let unit = (number, device.volume().0);
+        let nexus = self
+            .nexuses
+            .entry(unit)
+            .or_insert_with(|| Nexus { state: device.nexus(&view), device: device.clone() });
+        // The volume may have got a new device object; its nexus goes on.
+        nexus.device = device;
+        Ok((unit, nexus.device.begin(&mut nexus.state, &ask)))
+    }
+
+    /// What a LUN is now.
+    pub(super) fn unit(&self, number: Option<u16>) -> Option<(u16, u32)> {
+        let number = number?;
+        let device = self.target.as_ref()?.luns.get(&number)?;
+        Some((number, device.volume().0))
     }
 
     /// The units of the target that its initiator may see.
@@ -104,24 +135,15 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conn.wire.respond(command.itt, D::faulty(fault));
             return;
         }
-        let view = session.reach.view();
-        let announced = if command.write { u64::from(command.edtl) } else { 0 };
-        let ask = Ask { cdb: &command.cdb, attribute: command.attribute, announced, view };
-        let number = command.lun.number();
-        let device = number.and_then(|number| session.target.as_ref()?.luns.get(&number)).cloned();
-        let (Some(device), Some(number)) = (device, number) else {
-            conn.wire.respond(command.itt, D::missing(&ask));
-            return;
-        };
-        let unit = (number, device.volume().0);
-        let nexus = session
-            .nexuses
-            .entry(unit)
-            .or_insert_with(|| Nexus { state: device.nexus(&view), device: device.clone() });
-        // The volume may have got a new device object; its nexus goes on.
-        nexus.device = device;
-        let next = nexus.device.begin(&mut nexus.state, &ask);
-        self.step(id, tsih, command.itt, unit, next, cx);
+        if command.attribute != Attribute::Simple || !self.task_sets.is_empty() {
+            return self.in_order(id, tsih, command, cx);
+        }
+        match session.begin(command) {
+            Ok((unit, next)) => self.step(id, tsih, command.itt, unit, next, cx),
+            Err(missing) => {
+                conn.wire.respond(command.itt, missing);
+            }
+        }
     }
 
     pub(super) fn data_out<H>(
@@ -259,6 +281,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.drained(drain, cx);
         }
         self.finish_session(tsih, cx);
+        self.go_on(Some(tsih), cx);
     }
 
     /// Submits a request that outlives its command. Until somebody says otherwise, nobody waits.
@@ -355,7 +378,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 work.ended = !cx.engine.cancel(cx.host, work.request);
                 true
             }
-            State::Gathering(_) if task.is_on(&fits) => {
+            State::Gathering(_) | State::Dormant(_) if task.is_on(&fits) => {
                 unsent.push((task.conn, itt));
                 false
             }
@@ -389,7 +412,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.wired(id, |wire| wire.abort(itt));
         }
         match task?.state {
-            State::Gathering(_) | State::Waiting(_) => None,
+            State::Gathering(_) | State::Waiting(_) | State::Dormant(_) => None,
             State::Submitted(key) => {
                 let work = &mut self.works[key];
                 work.stopped = true;

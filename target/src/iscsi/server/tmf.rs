@@ -73,13 +73,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 self.clear_everywhere(&volumes, Some(tsih), then, cx);
             }
             (_, None) => self.answer(id, request.itt, TaskOutcome::NoSuchLun),
-            (Function::AbortTaskSet, Some(unit)) => {
+            // Each nexus has a task set of its own (TST 001b), so they do the same (SAM-5 7.5).
+            (Function::AbortTaskSet | Function::ClearTaskSet, Some(unit)) => {
                 let volume = unit.volume();
                 let number = request.lun.number().unwrap_or_default();
                 self.abort_task_set(tsih, (number, volume.0), then, cx);
-            }
-            (Function::ClearTaskSet, Some(unit)) => {
-                self.clear_everywhere(&[unit.volume()], Some(tsih), then, cx);
             }
             (Function::LogicalUnitReset, Some(unit)) => {
                 unit.reset();

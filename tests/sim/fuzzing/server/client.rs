@@ -176,6 +176,12 @@ impl Client {
         let at_once = if write && flags & 4 == 4 { edtl } else { 0 };
         let data = vec![flags; at_once as usize];
         let immediate = flags & 0xe0 == 0xe0 || self.cmd_sn > self.max_cmd_sn;
+        let attribute = match code >> 4 {
+            0..=9 => Attribute::Simple,
+            10 => Attribute::Untagged,
+            11 => Attribute::HeadOfQueue,
+            _ => Attribute::Ordered,
+        };
         let cmd_sn = if immediate { self.cmd_sn } else { self.take_cmd_sn() };
         self.sent.insert(itt, (moment, flags >> 3 & 1, cmd_sn));
         let command = ScsiCommand {
@@ -183,7 +189,7 @@ impl Client {
             is_final: true,
             read: !write && edtl > 0,
             write,
-            attribute: Attribute::Simple,
+            attribute,
             lun: Lun(u64::from(flags >> 3 & 1) << 48),
             itt,
             edtl,

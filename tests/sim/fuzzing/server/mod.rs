@@ -235,12 +235,14 @@ impl Bench {
             client::Heard::Ended { function, referenced, asked } => {
                 let met = |&(who, itt): &Writer| match function {
                     Function::AbortTask => (who, itt) == (index, referenced),
-                    Function::AbortTaskSet => who == index,
+                    Function::AbortTaskSet | Function::ClearTaskSet => who == index,
                     _ => true,
                 };
                 let before = |&&(who, itt): &&Writer| {
-                    // ABORT TASK and ABORT TASK SET are about LUN 0 here.
-                    let wide = !matches!(function, Function::AbortTask | Function::AbortTaskSet);
+                    // ABORT TASK, ABORT TASK SET and CLEAR TASK SET are about LUN 0 here.
+                    let narrow =
+                        [Function::AbortTask, Function::AbortTaskSet, Function::ClearTaskSet];
+                    let wide = !narrow.contains(&function);
                     let sent = self.clients[who].sent.get(&itt);
                     // A reset reaches what is no longer exported only of its own session.
                     let reached = who == index || !self.unexported;

@@ -6,6 +6,7 @@ mod hostile;
 mod members;
 mod recovery;
 mod steps;
+mod task_set;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -307,6 +308,15 @@ impl Client {
 
     /// READ, WRITE (with immediate data) or TEST UNIT READY of so many blocks.
     fn command(&mut self, world: &mut World, itt: u32, opcode: u8, blocks: u8) {
+        self.command_as(Attribute::Simple, world, (itt, opcode, blocks));
+    }
+
+    fn command_as(
+        &mut self,
+        attribute: Attribute,
+        world: &mut World,
+        (itt, opcode, blocks): (u32, u8, u8),
+    ) {
         let mut cdb = [0; 16];
         (cdb[0], cdb[1]) = (opcode, blocks);
         let bytes = u32::from(blocks) * 512;
@@ -315,7 +325,7 @@ impl Client {
             is_final: true,
             read: opcode == 0x28,
             write: opcode == 0x2a,
-            attribute: Attribute::Simple,
+            attribute,
             lun: WireLun::new(0),
             itt,
             edtl: bytes,
@@ -421,8 +431,7 @@ fn reset_waits_for_every_session_on_every_shard() {
 /// An initiator whose command ended in silence waited for it until its own time limit.
 #[test]
 fn commands_that_another_initiator_ends_are_answered_and_its_own_are_not() {
-    for function in [Function::ClearTaskSet, Function::LogicalUnitReset, Function::TargetWarmReset]
-    {
+    for function in [Function::LogicalUnitReset, Function::TargetWarmReset] {
         let mut world = World::new();
         let mut client = world.logged_in(0, 1);
         let mut others = [world.logged_in(0, 2), world.logged_in(1, 3)];
