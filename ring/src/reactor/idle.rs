@@ -8,8 +8,9 @@
 //!   begins to end that: an idle reactor sleeps.
 //! - A thread whose core is taken from it while it looks is not alone there, and looking costs it
 //!   the turn that it needs when something comes. It rests from looking, for longer each time.
-//! - Looking that finds nothing three times in a row is looked upon the same way: what is awaited
-//!   may need this very core to come about.
+//! - Looking that finds nothing more often than every third time is looked upon the same way: what
+//!   is awaited may need this very core to come about. A disk that is slow now and then is no
+//!   reason.
 //!
 //! Pure: told what happened, asked how long to look.
 
@@ -17,9 +18,12 @@ use std::time::Duration;
 
 /// The shortest look that is worth it.
 const WINDOW_MIN: Duration = Duration::from_micros(8);
-/// Looks in a row that may find nothing.
-const MISSES_MAX: u32 = 3;
-/// So many that find something, none in between that does not, halve the next rest.
+/// A look that finds something earns credit for later ones, up to a bound; one that finds nothing
+/// costs twice as much. Who has not enough left rests. So a third may find nothing for ever.
+const CREDIT_MAX: u32 = 16;
+const CREDIT_FIRST: u32 = 4;
+const MISS_COST: u32 = 2;
+/// So many that find something halve the next rest.
 const FOUND_OFTEN: u32 = 16;
 /// How long not to look, at first and at most.
 const REST_MIN: Duration = Duration::from_millis(1);
@@ -33,7 +37,7 @@ pub(super) const STANDS_STILL: Duration = Duration::from_micros(3);
 pub(super) struct Idle {
     max: Duration,
     window: Duration,
-    misses: u32,
+    credit: u32,
     found: u32,
     rest: Duration,
     resting_until: Duration,
@@ -54,7 +58,8 @@ impl Idle {
     /// Looks for at most `max` at a time; zero is never.
     pub(super) fn new(max: Duration) -> Self {
         let zero = Duration::ZERO;
-        Self { max, window: zero, misses: 0, found: 0, rest: REST_MIN, resting_until: zero }
+        let (credit, rest) = (CREDIT_FIRST, REST_MIN);
+        Self { max, window: zero, credit, found: 0, rest, resting_until: zero }
     }
 
     /// False if it never looks, and times need not be told.
@@ -72,15 +77,15 @@ impl Idle {
     pub(super) fn looked(&mut self, now: Duration, look: Look) {
         match look {
             Look::Found => {
-                self.misses = 0;
+                self.credit = (self.credit + 1).min(CREDIT_MAX);
                 self.found += 1;
                 if self.found.is_multiple_of(FOUND_OFTEN) {
                     self.rest = (self.rest / 2).max(REST_MIN);
                 }
             }
-            Look::Missed if self.misses + 1 < MISSES_MAX => self.misses += 1,
+            Look::Missed if self.credit >= MISS_COST => self.credit -= MISS_COST,
             Look::Missed | Look::Interrupted => {
-                (self.misses, self.found) = (0, 0);
+                (self.credit, self.found) = (CREDIT_FIRST, 0);
                 self.resting_until = now + self.rest;
                 self.rest = (self.rest * 2).min(REST_MAX);
             }
@@ -107,6 +112,26 @@ mod tests {
 
     fn micros(n: u64) -> Duration {
         Duration::from_micros(n)
+    }
+
+    #[test]
+    fn what_comes_late_now_and_then_is_still_looked_for() {
+        let mut idle = Idle::new(MAX);
+        idle.waited(micros(10));
+        // Of ten, three in a row come too late.
+        for round in 0..1000 {
+            let look = if round % 10 > 6 { Look::Missed } else { Look::Found };
+            assert!(idle.window(micros(round)).is_some(), "round {round}");
+            idle.looked(micros(round), look);
+            idle.waited(micros(10));
+        }
+        // Of two, one.
+        let rests = (1000..2000).filter(|&round| {
+            let look = if round % 2 == 0 { Look::Missed } else { Look::Found };
+            idle.looked(micros(round), look);
+            idle.window(micros(round)).is_none()
+        });
+        assert!(rests.count() > 0);
     }
 
     #[test]
