@@ -23,4 +23,5 @@ pub mod iscsi;
 pub mod memory;
 pub mod reader;
 pub mod scsi;
+pub mod table;
 pub mod time;

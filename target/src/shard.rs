@@ -73,8 +73,22 @@ impl<B: Buffer> Shard<B> {
         id: ConnId,
         bytes: &[u8],
     ) {
-        self.iscsi.received(id, bytes, &mut Context { host, engine: &mut self.engine });
+        self.received_some(host, id, bytes, usize::MAX);
+    }
+
+    /// Like [`Self::received`], but stops after `commands_max` commands. Returns how many bytes
+    /// were taken.
+    pub fn received_some<H: Host<Memory = B, Buf = B>>(
+        &mut self,
+        host: &mut H,
+        id: ConnId,
+        bytes: &[u8],
+        commands_max: usize,
+    ) -> usize {
+        let mut context = Context { host, engine: &mut self.engine };
+        let taken = self.iscsi.received_some(id, bytes, commands_max, &mut context);
         self.settle(host);
+        taken
     }
 
     /// The place that was lent for payload, with its first `len` bytes received.

@@ -210,7 +210,7 @@ impl Worker {
     }
 
     fn completed(&mut self, now: Instant, completion: Completion) {
-        let Completion { tag, event, more } = completion;
+        let Completion { tag, event, more, .. } = completion;
         let (reactor, device) = (&mut self.reactor, &mut self.device);
         match tag::parts(tag) {
             (tag::LINKS, _) => self.ports.link_events(now, reactor, device),

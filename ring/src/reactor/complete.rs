@@ -104,7 +104,8 @@ impl Reactor {
             1.. => {
                 let data = data.expect("a pooled receive brings its buffer");
                 let more = cqe.more() || (repeat && !cancelled);
-                self.deliver(tag, Event::Pooled(Ok(Some(data))), more);
+                let (event, waiting) = (Event::Pooled(Ok(Some(data))), cqe.waiting());
+                self.ready.push_back(Completion { tag, event, more, waiting });
                 match (cqe.more(), more) {
                     (true, _) => {}
                     (false, true) => self.start(key),
@@ -252,7 +253,7 @@ impl Reactor {
     }
 
     fn deliver(&mut self, tag: u64, event: Event, more: bool) {
-        self.ready.push_back(Completion { tag, event, more });
+        self.ready.push_back(Completion { tag, event, more, waiting: false });
     }
 
     /// Delivers the result while the kernel still holds the memory.

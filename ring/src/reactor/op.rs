@@ -127,6 +127,8 @@ pub struct Completion {
     pub event: Event,
     /// True if the same operation will complete again.
     pub more: bool,
+    /// Bytes came, and the socket holds more already. False where the kernel does not say.
+    pub waiting: bool,
 }
 
 /// Outcomes, one kind per [`Op`].

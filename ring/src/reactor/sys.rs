@@ -52,6 +52,11 @@ impl Cqe {
         cqueue::more(self.flags)
     }
 
+    /// A receive: the socket holds more.
+    pub(super) fn waiting(&self) -> bool {
+        cqueue::sock_nonempty(self.flags)
+    }
+
     pub(super) fn pool_buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }

@@ -126,6 +126,20 @@ fn an_exhausted_pool_delays_but_loses_nothing() {
 }
 
 #[test]
+fn a_receive_says_whether_the_socket_holds_more() {
+    let pool = PoolConfig { buffers: 4, buffer_bytes: 4096 };
+    let mut reactor = reactor_with(Config { entries: 64, pool, ..Config::default() });
+    let (file, mut far) = pair(&mut reactor);
+    far.write_all(&[1; 5000]).unwrap();
+    for (bytes, waiting) in [(4096, true), (904, false)] {
+        reactor.submit(Op::RecvPooled { file, len_max: 0, repeat: false }, 1);
+        let done = run(&mut reactor, 1).remove(0);
+        let Event::Pooled(Ok(Some(data))) = done.event else { panic!() };
+        assert_eq!((data.len, done.waiting), (bytes, waiting));
+    }
+}
+
+#[test]
 fn a_header_is_received_pooled_and_its_payload_in_place() {
     let mut reactor = reactor();
     let (file, mut far) = pair(&mut reactor);

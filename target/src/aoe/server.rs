@@ -9,6 +9,7 @@ use corbel_proto::aoe::{
     SHELF_BROADCAST, SLOT_BROADCAST, VERSION, sectors_fitting,
 };
 use corbel_proto::memory::{Buffer, Segments, Slice};
+use corbel_proto::table::ShortKeyMap;
 use slab::Slab;
 
 use super::fence::Fence;
@@ -99,10 +100,10 @@ pub(super) struct InFlight {
 pub struct AoeServer<B> {
     pub(super) options: Options,
     pub(super) counters: Counters,
-    ports: HashMap<PortId, Port>,
+    ports: ShortKeyMap<PortId, Port>,
     /// Commands in work and frames in `transmit`, by port.
-    outstanding: HashMap<PortId, u32>,
-    by_address: HashMap<(PortId, u16, u8), Rc<Local>>,
+    outstanding: ShortKeyMap<PortId, u32>,
+    by_address: ShortKeyMap<(PortId, u16, u8), Rc<Local>>,
     /// The same, sorted, for broadcasts.
     in_order: Vec<(PortId, Rc<Local>)>,
     pub(super) in_flight: Slab<InFlight>,
@@ -120,9 +121,9 @@ impl<B: Buffer> AoeServer<B> {
         Self {
             options,
             counters: Counters::default(),
-            ports: HashMap::new(),
-            outstanding: HashMap::new(),
-            by_address: HashMap::new(),
+            ports: ShortKeyMap::default(),
+            outstanding: ShortKeyMap::default(),
+            by_address: ShortKeyMap::default(),
             in_order: Vec::new(),
             in_flight: Slab::new(),
             fences: Vec::new(),

@@ -5,7 +5,7 @@
 //! will take it from; while a connection brings such payload, only the next header is received in
 //! between, so that payload is not caught in the pool and copied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -13,7 +13,7 @@ use corbel_proto::iscsi::bhs::BHS_BYTES;
 use corbel_proto::iscsi::target::Payload;
 use corbel_proto::memory::Slice;
 use corbel_ring::tcp::{self, ListenError};
-use corbel_ring::{Buf, Event, Failure, File, Op, OpId, Reactor};
+use corbel_ring::{Buf, Event, Failure, File, Message, Op, OpId, Reactor};
 use slab::Slab;
 
 use super::host::RingHost;
@@ -24,6 +24,15 @@ use crate::shard::Shard;
 /// PDUs and bytes that go out in one message.
 const MESSAGE_PDUS_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: u64 = 512 * 1024;
+
+/// Commands of one connection that are begun before answers go out: what is answered can be worked
+/// on by the initiator meanwhile.
+const COMMANDS_A_TURN: usize = 16;
+
+/// Answers that are held back, if they are small, while the socket has more commands for us: each
+/// message wakes the peer.
+const HELD_PDUS_MAX: usize = 16;
+const HELD_BYTES_MAX: u64 = 4096;
 
 /// Payload of at least this length is received straight to its place.
 const DIRECT_BYTES_MIN: u32 = 8192;
@@ -48,13 +57,27 @@ struct Stream {
     file: File,
     id: ConnId,
     receiving: Receiving,
+    /// Received, and not yet looked at. Nothing more is received meanwhile.
+    input: Option<Slice<Buf>>,
     sending: bool,
+    /// When the last bytes came, the socket held more.
+    waiting: bool,
+    /// Small answers that more will soon be added to.
+    held: Option<Message>,
+    held_pdus: usize,
     /// The last bytes were followed by payload: receive headers alone.
     payload_comes: bool,
     /// The iSCSI side is done with it; it closes once what is queued was sent.
     closing: bool,
     /// Closed by us or by the peer; waits for its operations to end.
     dead: bool,
+}
+
+impl Stream {
+    /// True if it will be looked at again without anything having to come.
+    fn hears_more(&self) -> bool {
+        !self.closing && (self.input.is_some() || self.waiting)
+    }
 }
 
 /// See the module.
@@ -65,6 +88,8 @@ pub(super) struct Streams {
     by_id: BTreeMap<ConnId, usize>,
     /// Streams to look at before the next turn.
     dirty: Vec<usize>,
+    /// Streams with received bytes that were not looked at yet.
+    unread: VecDeque<usize>,
 }
 
 impl Streams {
@@ -167,7 +192,11 @@ impl Streams {
             file,
             id,
             receiving: Receiving::Nothing,
+            input: None,
             sending: false,
+            waiting: false,
+            held: None,
+            held_pdus: 0,
             payload_comes: false,
             closing: false,
             dead: false,
@@ -195,6 +224,7 @@ impl Streams {
         &mut self,
         key: u64,
         event: Event,
+        waiting: bool,
         host: &mut RingHost,
         shard: &mut Shard<Buf>,
     ) {
@@ -202,13 +232,12 @@ impl Streams {
             return;
         };
         let stream = &mut self.streams[key];
+        stream.waiting = waiting;
         let was = std::mem::replace(&mut stream.receiving, Receiving::Nothing);
         let (id, dead) = (stream.id, stream.dead);
         self.dirty.push(key);
         match event {
-            Event::Pooled(Ok(Some(data))) if !dead => {
-                shard.received(host, id, data.bytes());
-            }
+            Event::Pooled(Ok(Some(data))) if !dead => self.take(key, data, host, shard),
             Event::Received { data, result } if was == Receiving::Direct => {
                 let len = result.unwrap_or(0);
                 // The machine gets its memory back even if the stream ended.
@@ -221,6 +250,33 @@ impl Streams {
             }
             Event::Pooled(Ok(None) | Err(_)) => self.end(key, host, shard),
             _ => {}
+        }
+    }
+
+    /// True if received bytes wait for [`Self::go_on`]: do not wait.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Looks at the next part of what was received, once for each stream.
+    pub(super) fn go_on(&mut self, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        for _ in 0..self.unread.len() {
+            let Some(key) = self.unread.pop_front() else { return };
+            let input = self.streams.get_mut(key).and_then(|stream| stream.input.take());
+            if let Some(input) = input {
+                self.take(key, input, host, shard);
+            }
+        }
+    }
+
+    fn take(&mut self, key: usize, data: Slice<Buf>, host: &mut RingHost, shard: &mut Shard<Buf>) {
+        let stream = &mut self.streams[key];
+        self.dirty.push(key);
+        let taken = shard.received_some(host, stream.id, data.bytes(), COMMANDS_A_TURN);
+        let taken = u32::try_from(taken).unwrap_or(data.len).min(data.len);
+        if taken < data.len {
+            stream.input = Some(data.sub(taken, data.len - taken));
+            self.unread.push_back(key);
         }
     }
 
@@ -247,6 +303,10 @@ impl Streams {
         let stream = &mut self.streams[key];
         if !stream.dead {
             stream.dead = true;
+            stream.input = None;
+            if let Some(message) = stream.held.take() {
+                host.reactor.unsent(message);
+            }
             host.reactor.close(stream.file);
             self.by_id.remove(&stream.id);
             shard.closed(host, stream.id);
@@ -292,17 +352,20 @@ impl Streams {
             }
             return;
         }
-        if stream.receiving == Receiving::Nothing && shard.iscsi.wants_read(stream.id) {
+        let idle = stream.receiving == Receiving::Nothing && stream.input.is_none();
+        if idle && shard.iscsi.wants_read(stream.id) {
             receive(stream, key, host, shard);
         }
     }
 }
 
-/// Everything that is queued, up to a bound, in one message. True if there was something.
-fn send(stream: &Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) -> bool {
-    let mut message = host.reactor.message();
-    for _ in 0..MESSAGE_PDUS_MAX {
+/// Everything that is queued, up to a bound, in one message. True if it is on its way.
+fn send(stream: &mut Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) -> bool {
+    let mut message = stream.held.take().unwrap_or_else(|| host.reactor.message());
+    let mut pdus = std::mem::take(&mut stream.held_pdus);
+    while pdus < MESSAGE_PDUS_MAX && message.len() < MESSAGE_BYTES_MAX {
         let Some(pdu) = shard.iscsi.transmit(stream.id) else { break };
+        pdus += 1;
         message.bytes(pdu.header());
         match &pdu.data {
             Payload::None => {}
@@ -317,12 +380,16 @@ fn send(stream: &Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>
             }
         }
         message.bytes(pdu.trailer());
-        if message.len() >= MESSAGE_BYTES_MAX {
-            break;
-        }
     }
     if message.is_empty() {
         host.reactor.unsent(message);
+        return false;
+    }
+    let small = pdus < HELD_PDUS_MAX && message.len() < HELD_BYTES_MAX;
+    // Not while payload is received straight to its place: all of it may take a while to come.
+    let soon = stream.hears_more() && shard.iscsi.direct(stream.id).is_none();
+    if small && soon && shard.iscsi.wants_read(stream.id) {
+        (stream.held, stream.held_pdus) = (Some(message), pdus);
         return false;
     }
     let tag = tag::of(tag::SENT, key as u64);

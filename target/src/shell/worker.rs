@@ -41,6 +41,9 @@ pub(super) mod tag {
     }
 }
 
+/// Completions handled before what they gave is sent: the peer is at work on it meanwhile.
+const COMPLETIONS_A_TURN: usize = 16;
+
 /// How long a stopping shard waits for initiators to log out, and then for the disks.
 const LOGOUT_GRACE: Duration = Duration::from_secs(3);
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -89,12 +92,15 @@ impl Worker {
     /// # Errors
     /// If the ring broke.
     pub(super) fn run(mut self) -> std::io::Result<()> {
-        let mut done = Vec::new();
+        let (mut fresh, mut done) = (Vec::new(), VecDeque::new());
         loop {
-            let wait = self.wait();
-            self.host.reactor.turn(wait, &mut done)?;
+            let wait = if done.is_empty() { self.wait() } else { Some(Wait::ZERO) };
+            self.host.reactor.turn(wait, &mut fresh)?;
+            done.extend(fresh.drain(..));
             self.host.now = now();
-            for completion in done.drain(..) {
+            self.streams.go_on(&mut self.host, &mut self.shard);
+            for _ in 0..COMPLETIONS_A_TURN {
+                let Some(completion) = done.pop_front() else { break };
                 self.completed(completion);
             }
             self.inbox.drain(&mut self.letters);
@@ -110,7 +116,7 @@ impl Worker {
             self.streams.pump(&mut self.host, &mut self.shard);
             if self.is_finished() {
                 // The last answers go out.
-                return self.host.reactor.turn(Some(Wait::ZERO), &mut done);
+                return self.host.reactor.turn(Some(Wait::ZERO), &mut fresh);
             }
         }
     }
@@ -118,7 +124,7 @@ impl Worker {
     /// How long nothing needs to be done. `None`: until something happens.
     fn wait(&self) -> Option<Wait> {
         let frames = self.ports.has_frames() && self.stopping.is_none();
-        if frames || self.host.has_refused() {
+        if frames || self.host.has_refused() || self.streams.has_unread() {
             return Some(Wait::ZERO);
         }
         if self.shard.wants_tick() || self.stopping.is_some() {
@@ -129,7 +135,7 @@ impl Worker {
     }
 
     fn completed(&mut self, completion: Completion) {
-        let Completion { tag, event, more } = completion;
+        let Completion { tag, event, more, waiting } = completion;
         let (kind, index) = tag::parts(tag);
         match (kind, event) {
             (tag::PORT_READABLE, _) => {
@@ -149,7 +155,7 @@ impl Worker {
                 self.streams.accepted(index, accepted, more, &mut self.host, &mut self.shard);
             }
             (tag::RECEIVED, event) => {
-                self.streams.received(index, event, &mut self.host, &mut self.shard);
+                self.streams.received(index, event, waiting, &mut self.host, &mut self.shard);
             }
             (tag::SENT, event) => {
                 self.streams.sent(index, event, &mut self.host, &mut self.shard);

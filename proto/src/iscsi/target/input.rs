@@ -101,23 +101,44 @@ enum Kind {
 impl<B: Buffer> Connection<B> {
     /// Takes bytes of the stream. All of them are used up.
     pub fn handle_bytes<A: Arena<Buf = B>>(&mut self, bytes: &[u8], arena: &mut A, now: Instant) {
+        let taken = self.handle_some(bytes, usize::MAX, arena, now);
+        debug_assert_eq!(taken, bytes.len());
+    }
+
+    /// Takes bytes of the stream until they have brought `events_max` events, and says how many
+    /// were taken. A host that answers the first commands of a batch before it looks at the last
+    /// ones keeps both ends of the connection at work.
+    pub fn handle_some<A: Arena<Buf = B>>(
+        &mut self,
+        bytes: &[u8],
+        events_max: usize,
+        arena: &mut A,
+        now: Instant,
+    ) -> usize {
         assert!(self.lent.is_none(), "the host still receives into payload memory");
         self.hear(now);
-        let mut bytes = bytes;
+        let mut rest = bytes;
         while self.phase != Phase::Closed {
-            match self.framer.push(bytes) {
-                Err(malformed) => return self.close(Closed::Fault(Fault::HeaderDigest(malformed))),
+            match self.framer.push(rest) {
+                Err(malformed) => self.close(Closed::Fault(Fault::HeaderDigest(malformed))),
                 Ok((taken, step)) => {
-                    bytes = &bytes[taken..];
+                    rest = &rest[taken..];
                     match step {
-                        Step::More => return,
+                        Step::More => return bytes.len(),
                         Step::Header => self.header(arena),
                         Step::Data(part) => self.data(part),
-                        Step::End { digest_ok } => self.end(digest_ok, arena),
+                        Step::End { digest_ok } => {
+                            self.end(digest_ok, arena);
+                            if self.events.len() >= events_max {
+                                return bytes.len() - rest.len();
+                            }
+                        }
                     }
                 }
             }
         }
+        // Nothing that a closed connection brings matters any more.
+        bytes.len()
     }
 
     /// How many of the next stream bytes are payload that can be received straight to its place:

@@ -22,7 +22,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -48,6 +48,7 @@ use super::pdu::task::{TaskOutcome, TaskRequest, TaskResponse};
 use super::pdu::text::{TextRequest, TextResponse};
 use super::sequence::Window;
 use crate::memory::{Buffer, Segments, Slice};
+use crate::table::ShortKeyMap;
 use crate::time::{Duration, Instant};
 
 /// What the operator decides about every connection.
@@ -232,7 +233,7 @@ pub struct Connection<B> {
     /// Which connection of its session this is.
     link: u32,
     stat_sn: u32,
-    tasks: HashMap<u32, Task<B>>,
+    tasks: ShortKeyMap<u32, Task<B>>,
     /// Task management requests without an answer: tag, immediate.
     functions: Vec<(u32, bool)>,
     /// Tasks whose R2Ts wait for memory, in order.
@@ -266,7 +267,7 @@ impl<B: Buffer> Connection<B> {
             order: Order::new(Window::new(0, 1)),
             link: 0,
             stat_sn: 0,
-            tasks: HashMap::new(),
+            tasks: ShortKeyMap::default(),
             functions: Vec::new(),
             starved: VecDeque::new(),
             next_ttt: 1,

@@ -6,6 +6,7 @@ use corbel_proto::iscsi::pdu::login::{LoginRequest, Status};
 use corbel_proto::iscsi::pdu::text::TextRequest;
 use corbel_proto::memory::Buffer;
 use corbel_proto::scsi::transport_id;
+use corbel_proto::table::ShortKeyMap;
 
 use super::super::Message as Between;
 use super::super::device::Device;
@@ -80,8 +81,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             admission,
             target,
             reach,
-            nexuses: std::collections::HashMap::new(),
-            tasks: std::collections::HashMap::new(),
+            nexuses: ShortKeyMap::default(),
+            tasks: ShortKeyMap::default(),
             at_medium: 0,
             fencing: entry.replaces.is_some(),
             ending: false,

@@ -28,6 +28,7 @@ use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
 use corbel_proto::iscsi::target::{Config as Wire, Connection, Event, Outgoing, Response};
 use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::scsi;
+use corbel_proto::table::ShortKeyMap;
 use corbel_proto::time::{Duration, Instant};
 use slab::Slab;
 
@@ -145,8 +146,8 @@ struct Session<B, D: Device<B>> {
     target: Option<Arc<Target<D>>>,
     reach: Reach,
     /// By LUN and by volume, so that a LUN that is given to another volume starts afresh.
-    nexuses: HashMap<(u16, u32), Nexus<B, D>>,
-    tasks: HashMap<u32, Task<B, D>>,
+    nexuses: ShortKeyMap<(u16, u32), Nexus<B, D>>,
+    tasks: ShortKeyMap<u32, Task<B, D>>,
     /// Requests that the engine has not answered.
     at_medium: usize,
     /// It waits for the session that it replaces.
@@ -198,7 +199,7 @@ pub struct IscsiServer<B, D: Device<B>> {
     conns: Slab<Conn<B>>,
     generation: u32,
     half_open: usize,
-    sessions: HashMap<u16, Session<B, D>>,
+    sessions: ShortKeyMap<u16, Session<B, D>>,
     works: Slab<Work<B, D>>,
     /// Task sets in which order counts.
     task_sets: BTreeMap<task_set::Key, TaskSet>,
@@ -232,7 +233,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             conns: Slab::new(),
             generation: 0,
             half_open: 0,
-            sessions: HashMap::new(),
+            sessions: ShortKeyMap::default(),
             works: Slab::new(),
             task_sets: BTreeMap::new(),
             drains: Slab::new(),
@@ -296,10 +297,26 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     where
         H: Host<Memory = B, Buf = B>,
     {
+        self.received_some(id, bytes, usize::MAX, cx);
+    }
+
+    /// Like [`Self::received`], but stops after `commands_max` commands. Returns how many bytes
+    /// were taken: all of them if the connection is gone.
+    pub fn received_some<H>(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        commands_max: usize,
+        cx: &mut Context<'_, B, H>,
+    ) -> usize
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
         let now = cx.host.now();
-        if self.wired(id, |wire| wire.handle_bytes(bytes, cx.host, now)).is_some() {
-            self.drive(id, cx);
-        }
+        let take = |wire: &mut Connection<B>| wire.handle_some(bytes, commands_max, cx.host, now);
+        let Some(taken) = self.wired(id, take) else { return bytes.len() };
+        self.drive(id, cx);
+        taken
     }
 
     /// How many of the next stream bytes are write data, and can be received straight to their

@@ -308,6 +308,35 @@ fn payload_may_be_received_straight_to_its_place() {
 }
 
 #[test]
+fn a_host_may_begin_some_commands_and_look_at_the_others_later() {
+    let mut talk = Talk::logged_in(&terms());
+    let mut wire = Vec::new();
+    for itt in 1..=3 {
+        let command = ScsiCommand {
+            immediate: false,
+            is_final: true,
+            read: true,
+            write: false,
+            attribute: Attribute::Simple,
+            lun: Lun(0),
+            itt,
+            edtl: 512,
+            cmd_sn: talk.cmd_sn,
+            exp_stat_sn: talk.exp_stat_sn,
+            cdb: [0; 16],
+        };
+        talk.cmd_sn += 1;
+        wire.extend(talk.wire(command.emit(), &[]));
+    }
+    let taken = talk.conn.handle_some(&wire, 2, &mut talk.arena, talk.now);
+    assert_eq!(taken, 2 * 48);
+    assert_eq!([talk.expect_command().itt, talk.expect_command().itt], [1, 2]);
+    assert!(talk.conn.poll().is_none());
+    let rest = talk.conn.handle_some(&wire[taken..], 2, &mut talk.arena, talk.now);
+    assert_eq!((rest, talk.expect_command().itt), (48, 3));
+}
+
+#[test]
 fn read_is_cut_by_segment_and_burst_and_carries_its_status() {
     let agreed = Negotiated { peer_segment_bytes_max: 1000, burst_bytes_max: 2500, ..terms() };
     let mut talk = Talk::logged_in(&agreed);
