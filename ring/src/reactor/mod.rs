@@ -12,6 +12,7 @@ mod op;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,10 +32,9 @@ use crate::packet::Port;
 use crate::pool::{Pool, PoolConfig};
 use crate::probe::{self, Report, SetupError};
 use crate::store::Store;
-use crate::thread;
 use crate::wake::Waker;
 use files::Files;
-use idle::{Idle, Look};
+use idle::Idle;
 use sys::{Flight, Flights, Work};
 
 /// The buffer group of the receive pool.
@@ -45,8 +45,6 @@ const BUFFERS_MAX: u16 = 1 << 14;
 const PORTS_MAX: u16 = 64;
 /// Messages kept for reuse.
 const MESSAGES_SPARE_MAX: usize = 256;
-/// Looks between two readings of the clock.
-const LOOKS_A_CLOCK: u32 = 8;
 /// How long a dropped reactor waits for the kernel to give memory back.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long it waits before it resets connections whose peers do not acknowledge.
@@ -98,6 +96,10 @@ pub struct Reactor {
     starved: VecDeque<u32>,
     /// Entries to start again at a time: a full interface queue, no descriptors left.
     delayed: Vec<(Instant, u32)>,
+    /// Something is queued that somebody waits for; receives are not.
+    urgent: bool,
+    /// Turns in a row without a system call.
+    free_turns: u32,
     idle: Idle,
     /// Of this thread, when it was last asked.
     interruptions: i64,
@@ -143,6 +145,8 @@ impl Reactor {
             uncancelled: Vec::new(),
             starved: VecDeque::new(),
             delayed: Vec::new(),
+            urgent: false,
+            free_turns: 0,
             idle: Idle::new(config.busy_poll),
             interruptions: 0,
             began: Instant::now(),
@@ -333,85 +337,6 @@ impl Reactor {
         }
     }
 
-    /// Submits everything, waits at most `wait` (`None`: until something happens) and appends
-    /// what completed to `out`. One system call. May return early with nothing: when another
-    /// thread called the [`Waker`], or after a signal.
-    ///
-    /// # Errors
-    /// Only if the ring itself broke; the reactor can then only be dropped.
-    pub fn turn(&mut self, wait: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
-        self.resume();
-        let idle = self.ready.is_empty() && !self.ring.has_completions();
-        let wait = if idle { self.wait_bound(wait) } else { Some(Duration::ZERO) };
-        let needed = wait != Some(Duration::ZERO) || self.ring.queued() > 0;
-        if needed || self.ring.has_put_off() || !self.report.features.defer_taskrun {
-            match wait {
-                Some(Duration::ZERO) => self.ring.enter(true, wait)?,
-                _ if self.idle.is_on() => self.look_or_sleep(wait)?,
-                _ => self.ring.enter(true, wait)?,
-            }
-        }
-        self.reap();
-        self.waker.quieten();
-        out.extend(self.ready.drain(..));
-        Ok(())
-    }
-
-    /// Submits, and waits for something: awake as long as that is worth it, then asleep.
-    fn look_or_sleep(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        if self.ring.queued() > 0 {
-            self.ring.enter(true, Some(Duration::ZERO))?;
-            // What ends at once was not waited for.
-            if self.ring.has_completions() {
-                return Ok(());
-            }
-        }
-        if self.ring.has_put_off() {
-            return self.ring.enter(true, Some(Duration::ZERO));
-        }
-        let began = self.began.elapsed();
-        let window = self.idle.window(began).map(|window| wait.map_or(window, |w| w.min(window)));
-        if let Some(window) = window {
-            let (look, now) = self.look(began, window);
-            self.idle.looked(now, look);
-            if look == Look::Found {
-                self.idle.waited(now - began);
-                return self.ring.enter(true, Some(Duration::ZERO));
-            }
-        }
-        self.ring.enter(true, wait)?;
-        self.idle.waited(self.began.elapsed() - began);
-        Ok(())
-    }
-
-    /// Looks for completions until `window` is over. The kernel says in shared memory that it has
-    /// some, so that takes no system call.
-    fn look(&mut self, began: Duration, window: Duration) -> (Look, Duration) {
-        let (mut last, mut stood_still, mut look) = (began, false, None);
-        while look.is_none() {
-            for _ in 0..LOOKS_A_CLOCK {
-                if self.ring.has_put_off() || self.ring.has_completions() {
-                    look = Some(Look::Found);
-                    break;
-                }
-                std::hint::spin_loop();
-            }
-            let now = self.began.elapsed();
-            stood_still |= now - last > idle::STANDS_STILL;
-            if now - began >= window {
-                look = look.or(Some(Look::Missed));
-            }
-            last = now;
-        }
-        if stood_still {
-            let known = std::mem::replace(&mut self.interruptions, thread::interruptions());
-            if known != self.interruptions {
-                look = Some(Look::Interrupted);
-            }
-        }
-        (look.unwrap_or(Look::Missed), last)
-    }
-
     fn reap(&mut self) {
         while let Some(cqe) = self.ring.reap() {
             if let Some(key) = self.flights.owner(&cqe) {
@@ -444,20 +369,14 @@ impl Reactor {
         }
     }
 
-    fn wait_bound(&self, wait: Option<Duration>) -> Option<Duration> {
-        if !self.backlog.is_empty() || !self.uncancelled.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let due = self.delayed.iter().map(|(at, _)| at.saturating_duration_since(Instant::now()));
-        due.chain(wait).min()
-    }
-
     /// Hands an entry to the kernel, or ends it if it was cancelled: its file may be gone, and
     /// the file's place taken.
     fn start(&mut self, key: u32) {
         if self.flights.get(key).cancelled {
-            self.finish_failed(key, libc::ECANCELED);
-        } else if self.flights.start(key).is_err() {
+            return self.finish_failed(key, libc::ECANCELED);
+        }
+        self.urgent |= !self.flights.get(key).work().is_receive();
+        if self.flights.start(key).is_err() {
             self.backlog.push_back(key);
         }
     }
@@ -473,6 +392,7 @@ impl Reactor {
         }
         flight.cancelled = true;
         if flight.is_busy() {
+            self.urgent = true;
             if self.flights.cancel(key).is_err() {
                 self.uncancelled.push(key);
             }

@@ -186,6 +186,13 @@ pub(super) enum Work {
     PollWritable,
 }
 
+impl Work {
+    /// True if what it waits for is the peer's to do.
+    pub(super) fn is_receive(&self) -> bool {
+        matches!(self, Self::Recv { .. } | Self::RecvPooled { .. } | Self::Accept)
+    }
+}
+
 /// One operation.
 #[derive(Debug)]
 pub(super) struct Flight {

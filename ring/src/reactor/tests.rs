@@ -140,6 +140,30 @@ fn a_receive_says_whether_the_socket_holds_more() {
 }
 
 #[test]
+fn what_memory_answers_waits_for_no_system_call_and_no_receive_waits_for_ever() {
+    let mut reactor = reactor();
+    let (file, mut far) = pair(&mut reactor);
+    let (memory, _store) = store(&mut reactor, &Spec::Memory(4096));
+    far.write_all(b"hello").unwrap();
+    let receive = Op::RecvPooled { file, len_max: 0, repeat: false };
+    reactor.turn(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    reactor.submit(receive, 1);
+    let mut turns = 0;
+    for turn in 1.. {
+        let data = lend(&reactor, 512);
+        reactor.submit(Op::Read { file: memory, offset: 0, data }, 2);
+        let mut out = Vec::new();
+        reactor.turn(Some(Duration::ZERO), &mut out).unwrap();
+        if out.iter().any(|done| done.tag == 1) {
+            turns = turn;
+            break;
+        }
+        assert!(turn < 10, "the receive is forgotten");
+    }
+    assert!(turns > 1, "a system call was made for the receive alone");
+}
+
+#[test]
 fn a_header_is_received_pooled_and_its_payload_in_place() {
     let mut reactor = reactor();
     let (file, mut far) = pair(&mut reactor);
