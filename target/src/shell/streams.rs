@@ -315,7 +315,8 @@ impl Streams {
     }
 
     /// Sends what there is to send, receives where there is room, and closes what is done with.
-    pub(super) fn pump(&mut self, host: &mut RingHost, shard: &mut Shard<Buf>) {
+    /// Returns how many messages were sent.
+    pub(super) fn pump(&mut self, host: &mut RingHost, shard: &mut Shard<Buf>) -> usize {
         while let Some(moving) = shard.iscsi.poll_move() {
             self.hand_over(moving, host, shard);
         }
@@ -328,34 +329,37 @@ impl Streams {
         while let Some(id) = shard.iscsi.poll_ready() {
             self.dirty.extend(self.by_id.get(&id));
         }
+        let mut sent = 0;
         while let Some(key) = self.dirty.pop() {
             if self.streams.contains(key) {
-                self.pump_one(key, host, shard);
+                sent += usize::from(self.pump_one(key, host, shard));
             }
         }
+        sent
     }
 
-    fn pump_one(&mut self, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) {
+    /// True if it sends something.
+    fn pump_one(&mut self, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) -> bool {
         let stream = &mut self.streams[key];
         if stream.dead {
             if !stream.sending && stream.receiving == Receiving::Nothing {
                 self.streams.remove(key);
             }
-            return;
+            return false;
         }
-        if !stream.sending {
-            stream.sending = send(stream, key, host, shard);
-        }
+        let sends = !stream.sending && send(stream, key, host, shard);
+        stream.sending |= sends;
         if stream.closing {
             if !stream.sending {
                 self.end(key, host, shard);
             }
-            return;
+            return sends;
         }
         let idle = stream.receiving == Receiving::Nothing && stream.input.is_none();
         if idle && shard.iscsi.wants_read(stream.id) {
             receive(stream, key, host, shard);
         }
+        sends
     }
 }
 

@@ -41,8 +41,10 @@ pub(super) mod tag {
     }
 }
 
-/// Completions handled before what they gave is sent: the peer is at work on it meanwhile.
-const COMPLETIONS_A_TURN: usize = 16;
+/// Completions handled before what they gave is sent, for each connection that sent something in
+/// the turn before: a peer is at work on its answers while the next ones are put together, and
+/// many peers' answers still share a system call.
+const COMPLETIONS_A_SHARE: usize = 16;
 
 /// How long a stopping shard waits for initiators to log out, and then for the disks.
 const LOGOUT_GRACE: Duration = Duration::from_secs(3);
@@ -92,14 +94,14 @@ impl Worker {
     /// # Errors
     /// If the ring broke.
     pub(super) fn run(mut self) -> std::io::Result<()> {
-        let (mut fresh, mut done) = (Vec::new(), VecDeque::new());
+        let (mut fresh, mut done, mut shares) = (Vec::new(), VecDeque::new(), 1);
         loop {
             let wait = if done.is_empty() { self.wait() } else { Some(Wait::ZERO) };
             self.host.reactor.turn(wait, &mut fresh)?;
             done.extend(fresh.drain(..));
             self.host.now = now();
             self.streams.go_on(&mut self.host, &mut self.shard);
-            for _ in 0..COMPLETIONS_A_TURN {
+            for _ in 0..COMPLETIONS_A_SHARE * shares {
                 let Some(completion) = done.pop_front() else { break };
                 self.completed(completion);
             }
@@ -112,8 +114,10 @@ impl Worker {
                 self.shard.block_done(&mut self.host, token, Err(BlockError::Gone), data);
             }
             self.shard.tick(&mut self.host);
-            self.send_frames();
-            self.streams.pump(&mut self.host, &mut self.shard);
+            let frames = self.send_frames();
+            let messages = self.streams.pump(&mut self.host, &mut self.shard);
+            // Frames are sent one by one in any case: their share may double each turn.
+            shares = (messages + 2 * frames / COMPLETIONS_A_SHARE).max(1);
             if self.is_finished() {
                 // The last answers go out.
                 return self.host.reactor.turn(Some(Wait::ZERO), &mut fresh);
@@ -192,10 +196,14 @@ impl Worker {
         self.ports.unblock(host.now, &mut host.reactor);
     }
 
-    fn send_frames(&mut self) {
+    /// Returns how many there were.
+    fn send_frames(&mut self) -> usize {
+        let mut frames = 0;
         while let Some(frame) = self.shard.aoe.poll_transmit() {
             self.ports.send(frame, &mut self.host.reactor);
+            frames += 1;
         }
+        frames
     }
 
     fn letter(&mut self, letter: Letter) {
