@@ -4,6 +4,7 @@ mod disk;
 mod evict;
 mod hostile;
 mod members;
+mod pings;
 mod recovery;
 mod steps;
 mod task_set;
@@ -374,21 +375,6 @@ fn write_and_read_go_to_the_medium_and_back() {
     assert_eq!(client.one(&mut world).1.len(), 1024);
     let status = &world.shards[0].server.status()[0];
     assert_eq!((status.commands, status.tasks, status.at_medium), (2, 0, 0));
-}
-
-#[test]
-fn silence_is_measured_by_the_times_of_the_target() {
-    let mut world = World::new();
-    let client = world.logged_in(0, 1);
-    for (seconds, pings) in [(4, 0), (5, 1), (12, 0)] {
-        world.shards[0].machine.now = Instant::ZERO + Duration::from_secs(seconds);
-        world.at(0, |server, cx| server.timeout(cx));
-        assert_eq!(client.heard(&mut world).len(), pings, "after {seconds} s");
-        assert_eq!(world.shards[0].server.poll_close(), None);
-    }
-    world.shards[0].machine.now = Instant::ZERO + Duration::from_secs(13);
-    world.at(0, |server, cx| server.timeout(cx));
-    assert_eq!(world.shards[0].server.poll_close(), Some(client.id));
 }
 
 #[test]
