@@ -111,6 +111,14 @@ const LIST: &[Key] = &[
     ),
     key(
         "export",
+        "encryption",
+        "table",
+        "none",
+        "Encrypt every block before it reaches the store, with AES-256 in XTS mode. Takes the \
+         first MiB of the store for the key.",
+    ),
+    key(
+        "export",
         "acknowledge",
         "\"stable\" or \"cached\"",
         "\"stable\"",
@@ -153,6 +161,15 @@ const LIST: &[Key] = &[
     key("export", "port_groups", "tables", "[]", "iSCSI portal groups that are not like others."),
     key("export", "aoe", "tables", "[]", "AoE addresses."),
     key("export", "iscsi", "tables", "[]", "iSCSI logical units."),
+    key(
+        "export.encryption",
+        "key_file",
+        "path",
+        "required",
+        "64 hex digits on a line, of `openssl rand -hex 32`; others may not be able to read the \
+         file. The blocks' own key is made at random and kept on the store, wrapped under this \
+         one: without this file nobody reads the export again.",
+    ),
     key("export.port_groups", "group", "1 to 65535", "required", "Portal group tag."),
     key(
         "export.port_groups",
@@ -255,6 +272,22 @@ const LIST: &[Key] = &[
         "1 to 1024",
         "128",
         "Commands that one session may have outstanding.",
+    ),
+    key(
+        "target",
+        "ping_interval",
+        "time",
+        "30s",
+        "Silence after which an initiator is pinged. 1s to 1h, or 0: never, and then a session \
+         whose initiator died stays until TCP notices.",
+    ),
+    key(
+        "target",
+        "ping_timeout",
+        "time",
+        "30s",
+        "Silence after a ping for which an initiator is taken for dead, and its session ends. \
+         1s to 1h.",
     ),
     key(
         "target",

@@ -267,6 +267,50 @@ fn a_target_says_where_it_went_and_how_much_it_lets_in() {
     }
 }
 
+#[test]
+fn a_target_says_when_a_silent_initiator_is_asked_and_given_up() {
+    let times = |lines: &str| {
+        let text = format!("[[target]]\nname = \"iqn.2026-11.org.example:a\"\n{lines}\n");
+        let target = read(&text).ok()?.config.targets.remove(0);
+        Some((target.ping_interval.as_secs(), target.ping_timeout.as_secs()))
+    };
+    assert_eq!(times(""), Some((30, 30)));
+    assert_eq!(times("ping_interval = \"0\"\nping_timeout = \"3m\""), Some((0, 180)));
+    assert_eq!(times("ping_interval = \"1s\""), Some((1, 30)));
+    for wrong in ["ping_timeout = \"0\"", "ping_interval = \"999ms\"", "ping_timeout = \"61m\""] {
+        assert_eq!(times(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn an_exports_key_comes_from_a_file_that_others_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path().join("key"), "5a".repeat(32)).unwrap();
+    let text = |path: &str, rest: &str| {
+        format!(
+            "[[export]]\nname = \"a\"\npath = \"{path}\"\n{rest}\n\
+             iscsi = [{{ target = \"iqn.2026-11.org.example:a\" }}]\n"
+        )
+    };
+    let mode = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(folder.path().join("key"), permissions).unwrap();
+    };
+    let try_it = |path: &str, rest: &str| parse(&text(path, rest), "t", folder.path());
+    let with = "encryption = { key_file = \"key\" }";
+    mode(0o640);
+    let config = try_it("/dev/md3", with).unwrap().config;
+    assert_eq!(config.exports[0].encryption.as_ref().unwrap().bytes(), &[0x5a; 32]);
+    assert!(!format!("{config:?}").contains("90, 90"));
+    assert_eq!(try_it("/dev/md3", "").unwrap().config.exports[0].encryption, None);
+    assert!(try_it("null:1MiB", with).is_err());
+    assert!(try_it("/dev/md3", "encryption = {}").is_err());
+    assert!(try_it("/dev/md3", "encryption = { key_file = \"gone\" }").is_err());
+    mode(0o644);
+    let open = try_it("/dev/md3", with).unwrap_err().to_string();
+    assert!(open.contains("everyone can reach"), "{open}");
+}
+
 const GROUPS: &str = r#"
 [[export]]
 name = "a"
