@@ -275,7 +275,7 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     let sessions = reader.number(table, "sessions", 1..=65535);
     let commands = reader.number(table, "commands", 1..=1024);
     let connections = reader.number(table, "connections", 1..=32).unwrap_or(1);
-    let recovery_level = reader.number(table, "recovery_level", 0..=1).unwrap_or(0);
+    let recovery_level = reader.number(table, "recovery_level", 0..=2).unwrap_or(0);
     let redirect = reader.section(table, "redirect", "target.redirect").and_then(|place| {
         let permanent = reader.boolean(&place, "permanent").unwrap_or(false);
         let address = reader.required(&place, "address", portal)?.value;

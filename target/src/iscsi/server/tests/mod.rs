@@ -4,6 +4,7 @@ mod disk;
 mod evict;
 mod hostile;
 mod members;
+mod reassign;
 mod recovery;
 mod steps;
 mod task_set;
