@@ -49,7 +49,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let Some(tsih) = self.conn(id).and_then(|conn| conn.session) else { return };
         let Some(session) = self.sessions.get(&tsih) else { return };
-        let victim = session.members.by_cid(request.cid);
+        let (level, cid) = (session.admission.agreed.recovery_level, request.cid);
+        let keeps = !session.admission.agreed.retention().is_zero();
+        let victim = session.members.by_cid(cid).or_else(|| session.lost_by_cid(cid));
         let refusal = match (request.reason, victim) {
             (Reason::CloseSession, _) => {
                 return self.stop_all(tsih, Then::Logout(id, request.itt), cx);
@@ -57,8 +59,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             (Reason::CloseConnection, Some(victim)) => {
                 return self.log_out_one((id, request.itt), tsih, victim, cx);
             }
-            (Reason::CloseConnection, None) => logout::CID_NOT_FOUND,
-            (Reason::RemoveForRecovery, _) => logout::RECOVERY_UNSUPPORTED,
+            (Reason::RemoveForRecovery, _) if level < 2 => logout::RECOVERY_UNSUPPORTED,
+            (Reason::RemoveForRecovery, Some(victim)) if keeps => {
+                return self.log_out_for_recovery((id, request.itt), (tsih, cid), victim, cx);
+            }
+            (Reason::RemoveForRecovery, Some(victim)) => {
+                return self.log_out_one((id, request.itt), tsih, victim, cx);
+            }
+            (Reason::CloseConnection | Reason::RemoveForRecovery, None) => logout::CID_NOT_FOUND,
         };
         self.wired(id, |wire| wire.logout_response(request.itt, refusal));
     }
@@ -84,7 +92,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.closing.push_back(id);
         }
         self.gives_up_joining(id, cx);
-        let Some(tsih) = self.conn(id).and_then(|conn| conn.session.take()) else { return };
+        let Some(conn) = self.conn(id) else { return };
+        let orphans = conn.wire.take_orphans();
+        let Some(tsih) = conn.session.take() else { return };
+        if let Some(orphans) = orphans
+            && self.retain(id, tsih, (orphans, why == Closed::Recovery), cx)
+        {
+            return self.resume_others(id, tsih, cx);
+        }
         if !self.leave(id, tsih, cx) {
             return self.resume_others(id, tsih, cx);
         }
@@ -125,6 +140,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         for id in session.members.ids() {
             self.close(id, cx);
         }
+        self.expire_all(tsih, cx);
         self.finish_session(tsih, cx);
     }
 
@@ -165,11 +181,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let of_target =
-            self.sessions.values().filter(|s| s.admission.target.as_ref() == Some(target));
-        let conns: Vec<ConnId> = of_target.flat_map(|session| session.members.ids()).collect();
-        tracing::warn!(%target, connections = conns.len(), "cold reset: sessions end");
-        for id in conns {
-            self.close(id, cx);
+            self.sessions.iter().filter(|(_, s)| s.admission.target.as_ref() == Some(target));
+        let sessions: Vec<_> =
+            of_target.map(|(&tsih, session)| (tsih, session.members.ids())).collect();
+        tracing::warn!(%target, sessions = sessions.len(), "cold reset: sessions end");
+        for (tsih, conns) in sessions {
+            conns.into_iter().for_each(|id| self.close(id, cx));
+            self.expire_all(tsih, cx);
         }
     }
 }
