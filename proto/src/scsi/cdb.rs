@@ -10,8 +10,8 @@ use super::reservation::{InAction, OutAction};
 use super::sense::{Condition, Sense};
 
 pub use fields::{
-    ByteCheck, Extent, LegacyReserve, LogSense, ModeSelect, ModeSense, ReadDefects, ReportOpcodes,
-    ReserveOut, Sanitize, SanitizeMethod, StartStop, WriteSame,
+    ByteCheck, Extent, FormatUnit, LegacyReserve, LogSense, ModeSelect, ModeSense, ReadDefects,
+    ReportOpcodes, ReserveOut, Sanitize, SanitizeMethod, StartStop, WriteSame,
 };
 
 /// A command, parsed.
@@ -150,7 +150,23 @@ pub enum Command {
         /// ALLOCATION LENGTH.
         allocation: u32,
     },
+    /// POPULATE TOKEN or WRITE USING TOKEN.
+    Token {
+        /// WRITE USING TOKEN.
+        writes: bool,
+        /// LIST IDENTIFIER.
+        list_id: u32,
+        /// PARAMETER LIST LENGTH.
+        len: u32,
+    },
+    ReceiveTokenInformation {
+        /// LIST IDENTIFIER.
+        list_id: u32,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
     Sanitize(Sanitize),
+    FormatUnit(FormatUnit),
     StartStop(StartStop),
     PreventAllow {
         /// PREVENT: 0 allows, 1 prevents removal.
@@ -182,6 +198,9 @@ pub fn parse(cdb: &[u8]) -> Result<(Command, Class), Sense> {
 
 /// Service action of SERVICE ACTION IN(16).
 const GET_LBA_STATUS: u8 = 0x12;
+/// Service actions of third-party copies, out and in.
+const WRITE_USING_TOKEN: u8 = 0x11;
+const TOKEN_INFORMATION: u8 = 0x07;
 /// Service actions of MAINTENANCE IN.
 const REPORT_PORT_GROUPS: u8 = 0x0a;
 const REPORT_TASK_MANAGEMENT: u8 = 0x0d;
@@ -260,6 +279,7 @@ impl Cdb {
         Ok(match self.0[0] {
             0x00 => Command::TestUnitReady,
             0x03 => Command::RequestSense { descriptor: self.bit(1, 0), allocation: self.0[4] },
+            0x04 => Command::FormatUnit(self.format()?),
             0x08 => Command::Read { extent: self.extent(), fua: false },
             0x0a => Command::Write { extent: self.extent(), fua: false },
             0x12 => self.inquiry()?,
@@ -292,11 +312,15 @@ impl Cdb {
             }),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
             0x48 => Command::Sanitize(self.sanitize()?),
-            0x83 => Command::ExtendedCopy { len: self.u32(10) },
-            0x84 => Command::ReceiveCopyResults {
-                list_id: (self.0[1] & 0x1f == 0).then_some(self.0[2]),
-                allocation: self.u32(10),
+            0x83 => match self.0[1] & 0x1f {
+                0x00 => Command::ExtendedCopy { len: self.u32(10) },
+                action => Command::Token {
+                    writes: action == WRITE_USING_TOKEN,
+                    list_id: self.u32(6),
+                    len: self.u32(10),
+                },
             },
+            0x84 => self.receive_copy_results(),
             0x89 => {
                 let blocks = u32::from(self.unprotected()?.0[13]);
                 let extent = Extent { lba: self.u64(2), blocks, count_at: 13 };
@@ -321,6 +345,19 @@ impl Cdb {
             0xa4 => Command::SetPortGroups { len: self.u32(6) },
             _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
         })
+    }
+
+    fn receive_copy_results(&self) -> Command {
+        let allocation = self.u32(10);
+        match self.0[1] & 0x1f {
+            TOKEN_INFORMATION => {
+                Command::ReceiveTokenInformation { list_id: self.u32(2), allocation }
+            }
+            action => {
+                let list_id = (action == 0).then_some(self.0[2]);
+                Command::ReceiveCopyResults { list_id, allocation }
+            }
+        }
     }
 
     fn inquiry(&self) -> Result<Command, Sense> {
@@ -454,6 +491,18 @@ impl Cdb {
             unrestricted: self.bit(1, 5),
             len: self.u16(7),
         })
+    }
+
+    /// FMTPINFO would give the blocks protection information. Of defects there is nothing to say,
+    /// so CMPLST and DEFECT LIST FORMAT change nothing. FFMT is SBC-4's fast format.
+    fn format(&self) -> Result<FormatUnit, Sense> {
+        if self.0[1] & 0xc0 != 0 {
+            return Err(Sense::invalid_cdb(1, Some(7)));
+        }
+        if self.0[4] & 0x03 != 0 {
+            return Err(Sense::invalid_cdb(4, Some(1)));
+        }
+        Ok(FormatUnit { list: self.bit(1, 4), long: self.bit(1, 5) })
     }
 
     fn report_opcodes(&self) -> ReportOpcodes {

@@ -5,11 +5,13 @@
 //! cdb.rs       bytes to a typed Command, or the sense that refuses them
 //! sense.rs     named conditions; fixed and descriptor format
 //! inquiry.rs   standard INQUIRY data        vpd.rs       vital product data pages
+//! provisioning.rs  pages of thin units' room
 //! mode.rs      mode pages and headers       capacity.rs  READ CAPACITY data
 //! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
 //! copy.rs      the EXTENDED COPY parameter list, and what is told of copies
-//! unmap.rs, sanitize.rs   parameter lists of UNMAP and SANITIZE
+//! token.rs     parameter lists and tokens of token copies
+//! unmap.rs, sanitize.rs, format.rs   parameter lists of UNMAP, SANITIZE and FORMAT UNIT
 //! reservation.rs, transport_id.rs   PERSISTENT RESERVE IN and OUT, and how they name initiators
 //! status.rs    the status byte
 //! ```
@@ -21,14 +23,17 @@ pub mod alua;
 pub mod capacity;
 pub mod cdb;
 pub mod copy;
+pub mod format;
 pub mod inquiry;
 pub mod lun;
 pub mod mode;
 pub mod opcode;
+pub mod provisioning;
 pub mod reservation;
 pub mod sanitize;
 pub mod sense;
 pub mod status;
+pub mod token;
 pub mod transport_id;
 pub mod unmap;
 pub mod vpd;

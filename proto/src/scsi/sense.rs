@@ -72,6 +72,7 @@ macro_rules! conditions {
 conditions! {
     NO_ADDITIONAL_SENSE_INFORMATION = NoSense, 0x00, 0x00;
     CAUSE_NOT_REPORTABLE = NotReady, 0x04, 0x00;
+    FORMAT_IN_PROGRESS = NotReady, 0x04, 0x04;
     SANITIZE_IN_PROGRESS = NotReady, 0x04, 0x1b;
     INITIALIZING_COMMAND_REQUIRED = NotReady, 0x04, 0x02;
     ASYMMETRIC_ACCESS_STATE_TRANSITION = NotReady, 0x04, 0x0a;
@@ -80,6 +81,8 @@ conditions! {
     MEDIUM_NOT_PRESENT = NotReady, 0x3a, 0x00;
     WRITE_ERROR = MediumError, 0x0c, 0x00;
     UNRECOVERED_READ_ERROR = MediumError, 0x11, 0x00;
+    MEDIUM_FORMAT_CORRUPTED = MediumError, 0x31, 0x00;
+    FORMAT_COMMAND_FAILED = MediumError, 0x31, 0x01;
     SANITIZE_COMMAND_FAILED = MediumError, 0x31, 0x03;
     INTERNAL_TARGET_FAILURE = HardwareError, 0x44, 0x00;
     SET_TARGET_PORT_GROUPS_COMMAND_FAILED = HardwareError, 0x67, 0x0a;
@@ -98,8 +101,17 @@ conditions! {
     INLINE_DATA_LENGTH_EXCEEDED = IllegalRequest, 0x26, 0x0b;
     OPERATION_IN_PROGRESS = IllegalRequest, 0x00, 0x16;
     INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x55, 0x04;
+    INSUFFICIENT_RESOURCES_TO_CREATE_ROD_TOKEN = IllegalRequest, 0x55, 0x0d;
+    INVALID_TOKEN_OPERATION = IllegalRequest, 0x23, 0x00;
+    UNSUPPORTED_TOKEN_TYPE = IllegalRequest, 0x23, 0x01;
+    TOKEN_UNKNOWN = IllegalRequest, 0x23, 0x04;
+    TOKEN_CORRUPT = IllegalRequest, 0x23, 0x05;
+    TOKEN_REVOKED = IllegalRequest, 0x23, 0x06;
+    TOKEN_EXPIRED = IllegalRequest, 0x23, 0x07;
+    INVALID_TOKEN_LENGTH = IllegalRequest, 0x23, 0x0a;
     SAVING_PARAMETERS_NOT_SUPPORTED = IllegalRequest, 0x39, 0x00;
     MEDIUM_REMOVAL_PREVENTED = IllegalRequest, 0x53, 0x02;
+    THIN_PROVISIONING_SOFT_THRESHOLD_REACHED = UnitAttention, 0x38, 0x07;
     NOT_READY_TO_READY_CHANGE = UnitAttention, 0x28, 0x00;
     POWER_ON_OR_RESET_OCCURRED = UnitAttention, 0x29, 0x00;
     BUS_DEVICE_RESET_FUNCTION_OCCURRED = UnitAttention, 0x29, 0x03;

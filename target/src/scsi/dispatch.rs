@@ -5,8 +5,9 @@ use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 
 use super::access;
 use super::commands::{
-    capacity, copy, defects, inquiry, lba_status, log, mode, opcodes, port_groups, report_luns,
-    request_sense, reserve, rw, sanitize, start_stop, sync, task_management, unmap, write_same,
+    capacity, copy, defects, format, inquiry, lba_status, log, mode, opcodes, port_groups,
+    report_luns, request_sense, reserve, rw, sanitize, start_stop, sync, task_management, token,
+    unmap, write_same,
 };
 use super::plan::ParameterKind;
 use super::{Action, Kept, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
@@ -31,7 +32,10 @@ impl Nexus {
 
     /// Plans the command in `cdb`, with which the initiator announced `announced` bytes of data.
     pub fn begin_with(&mut self, view: &View<'_>, cdb: &[u8], announced: u64) -> Plan {
-        let plan = self.begin(view, cdb);
+        let mut plan = self.begin(view, cdb);
+        if let Err(sense) = format::measure(&self.lu, &mut plan, announced) {
+            return self.refuse(sense);
+        }
         let refused = matches!(&plan.action, Action::Respond(reply) if reply.sense.is_some());
         match rw::misfit(cdb, plan.data_out, announced) {
             Some(sense) if !refused => self.refuse(sense),
@@ -47,12 +51,16 @@ impl Nexus {
         self.refresh(view);
         let plan = match command.0 {
             ParameterKind::Unmap => unmap::resume(&self.lu, list),
-            ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
+            ParameterKind::ModeSelect { ten, save } => mode::resume(self, (ten, save), list),
             ParameterKind::SetPortGroups => port_groups::resume(self, view, list),
             ParameterKind::ExtendedCopy => copy::resume(list),
             ParameterKind::Sanitize { immediate, unrestricted } => {
                 sanitize::resume(&self.lu, (immediate, unrestricted), list)
             }
+            ParameterKind::Token { list_id, writes } => {
+                token::resume(self, (list_id, writes), list)
+            }
+            ParameterKind::Format { long } => format::resume(&self.lu, long, list),
             ParameterKind::ReserveOut { action, scope_type } => {
                 reserve::resume(self, view, (action, scope_type), list)
             }
@@ -120,19 +128,24 @@ impl Nexus {
                 Ok(port_groups::report(lu, view, extended, allocation))
             }
             Command::SetPortGroups { len } => port_groups::set(len),
-            Command::LogSense(command) => log::plan(&command),
+            Command::LogSense(command) => log::plan(lu, &command),
             Command::ReadCapacity10 => Ok(capacity::plan10(lu)),
             Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
             Command::ReserveIn { action, allocation } => Ok(reserve::read(lu, action, allocation)),
             Command::ReserveOut(command) => reserve::plan(&command),
             Command::LegacyReserve(command) => reserve::legacy(self, &command),
             Command::ModeSense(command) => mode::sense(lu, &command),
-            Command::ModeSelect(command) => mode::select(&command),
+            Command::ModeSelect(command) => mode::select(self, &command),
             Command::ExtendedCopy { len } => copy::plan(len),
             Command::ReceiveCopyResults { list_id, allocation } => {
                 copy::results(self, list_id, allocation)
             }
+            Command::Token { list_id, writes, len } => token::plan(list_id, writes, len),
+            Command::ReceiveTokenInformation { list_id, allocation } => {
+                token::information(self, list_id, allocation)
+            }
             Command::Sanitize(command) => sanitize::plan(lu, &command),
+            Command::FormatUnit(command) => format::plan(lu, &command),
             Command::StartStop(command) => start_stop::plan(self, &command),
             Command::PreventAllow { prevent } => start_stop::prevent_allow(self, prevent),
         }
@@ -145,6 +158,7 @@ impl LogicalUnit {
         match then {
             Kept::Reservations => self.reservations_kept(ok),
             Kept::PortGroups => self.access_kept(ok),
+            Kept::ModePages => self.mode_kept(ok),
             Kept::SanitizeBegun { media, before } => self.sanitize_begun(media, before, ok),
             Kept::SanitizeEnded { done, reply } => self.sanitize_ended(done, reply, ok),
         }

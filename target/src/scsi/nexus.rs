@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use corbel_proto::scsi::alua::AccessState;
 use corbel_proto::scsi::{Condition, Sense};
 
+use super::commands::token;
 use super::copy::Account;
 use super::{LogicalUnit, View};
 use crate::reservation::{Access, NexusName, Notice, Rights};
@@ -36,10 +37,12 @@ pub enum Attention {
     AccessChanged = 9,
     /// The target could not give a target port group the state it wanted to.
     AccessChangeFailed = 10,
+    /// Little room is left for a thin unit.
+    SpaceLow = 11,
 }
 
 /// All, in the order they are told.
-const ORDER: [Attention; 11] = [
+const ORDER: [Attention; 12] = [
     Attention::PowerOn,
     Attention::Reset,
     Attention::MediumLoaded,
@@ -50,6 +53,7 @@ const ORDER: [Attention; 11] = [
     Attention::AccessChangeFailed,
     Attention::CapacityChanged,
     Attention::ModeChanged,
+    Attention::SpaceLow,
     Attention::LunsChanged,
 ];
 
@@ -61,6 +65,7 @@ impl Attention {
             Self::Reset => Condition::BUS_DEVICE_RESET_FUNCTION_OCCURRED,
             Self::MediumLoaded => Condition::NOT_READY_TO_READY_CHANGE,
             Self::CapacityChanged => Condition::CAPACITY_DATA_HAS_CHANGED,
+            Self::SpaceLow => Condition::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
             Self::ModeChanged => Condition::MODE_PARAMETERS_CHANGED,
             Self::LunsChanged => Condition::REPORTED_LUNS_DATA_HAS_CHANGED,
             Self::ReservationsPreempted => Condition::RESERVATIONS_PREEMPTED,
@@ -84,6 +89,7 @@ pub(super) struct Seen {
     pub(super) luns: u64,
     pub(super) reservations: u64,
     pub(super) access: u64,
+    pub(super) space: u64,
 }
 
 /// One initiator (session) and one unit. Owned by the session; pending attentions are a set, so
@@ -101,6 +107,8 @@ pub struct Nexus {
     prevents: bool,
     /// Its copies by their list identifiers, oldest first.
     pub(super) copies: Vec<(u8, Arc<Account>)>,
+    /// Its commands with tokens, the same way.
+    pub(super) tokens: Vec<(u32, token::Outcome)>,
     /// Failed flushes of the volume that this initiator has been told of.
     flush_failures: u64,
 }
@@ -123,6 +131,7 @@ impl Nexus {
             pending: 0,
             prevents: false,
             copies: Vec::new(),
+            tokens: Vec::new(),
             flush_failures,
         };
         nexus.attend(Attention::PowerOn);
@@ -154,12 +163,13 @@ impl Nexus {
     fn current(lu: &LogicalUnit, view: &View<'_>) -> Seen {
         Seen {
             size: lu.volume.size_generation(),
-            mode: lu.mode_generation.load(Ordering::Acquire),
+            mode: lu.mode.generation(),
             medium: lu.medium_generation.load(Ordering::Acquire),
             reset: lu.reset_generation.load(Ordering::Acquire),
             luns: view.luns_generation,
             reservations: lu.volume.reservations.epoch(),
             access: lu.port_groups.generation(),
+            space: lu.volume.space.generation(),
         }
     }
 
@@ -173,11 +183,15 @@ impl Nexus {
             (now.reset != self.seen.reset, Attention::Reset),
             (now.medium != self.seen.medium, Attention::MediumLoaded),
             (now.size != self.seen.size, Attention::CapacityChanged),
-            (now.mode != self.seen.mode, Attention::ModeChanged),
             (now.luns != self.seen.luns, Attention::LunsChanged),
+            (now.space != self.seen.space, Attention::SpaceLow),
         ];
         for (_, attention) in changed.iter().filter(|(changed, _)| *changed) {
             self.attend(*attention);
+        }
+        if now.mode != self.seen.mode && self.lu.mode.changed_by_others(self.seen.mode, &self.name)
+        {
+            self.attend(Attention::ModeChanged);
         }
         if now.reservations != self.seen.reservations {
             self.look_at_reservations();

@@ -3,6 +3,7 @@
 use corbel_proto::scsi::copy::List;
 use corbel_proto::scsi::lun::Lun;
 use corbel_proto::scsi::reservation::OutAction;
+use corbel_proto::scsi::token;
 use corbel_proto::scsi::{Sense, SenseBytes, Status};
 
 use super::MediaPlan;
@@ -66,6 +67,9 @@ pub enum Action {
     /// Ask [`Nexus::copy`](super::Nexus::copy), with the units of the target that the initiator
     /// may see, and carry that copy out.
     Copy(List),
+    /// The same by [`Nexus::write_using_token`](super::Nexus::write_using_token), which is also
+    /// given the list identifier.
+    WriteUsingToken(u32, Box<token::Write>),
     /// End these commands on the unit; once none can reach the medium any more, answer GOOD.
     Evict(Ended),
 }
@@ -77,14 +81,16 @@ pub enum Kept {
     Reservations,
     /// States of target port groups.
     PortGroups,
-    /// The beginning of a sanitize operation.
+    /// Mode pages.
+    ModePages,
+    /// The beginning of work on the whole medium, of SANITIZE or FORMAT UNIT.
     SanitizeBegun {
         /// What it does.
         media: MediaPlan,
         /// What was before.
         before: Phase,
     },
-    /// The end of a sanitize operation.
+    /// The end of it.
     SanitizeEnded {
         /// It did what it should.
         done: bool,
@@ -95,17 +101,19 @@ pub enum Kept {
 
 /// A command that waits for its parameter list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParameterCommand(pub(super) ParameterKind);
+pub struct ParameterCommand(pub(in crate::scsi) ParameterKind);
 
 /// Whose parameter list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ParameterKind {
+pub(in crate::scsi) enum ParameterKind {
     Unmap,
     ReserveOut { action: OutAction, scope_type: u8 },
-    ModeSelect { ten: bool },
+    ModeSelect { ten: bool, save: bool },
     SetPortGroups,
     ExtendedCopy,
     Sanitize { immediate: bool, unrestricted: bool },
+    Format { long: bool },
+    Token { list_id: u32, writes: bool },
 }
 
 /// The end of a command.

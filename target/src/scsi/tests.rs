@@ -13,10 +13,14 @@ use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 
 mod access;
 mod copy;
+mod format;
 mod medium;
+mod mode;
 mod reports;
 mod reservation;
 mod sanitize;
+mod space;
+mod token;
 
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],

@@ -10,6 +10,8 @@ pub mod identity;
 pub mod range_lock;
 pub mod request;
 pub mod sanitize;
+pub mod space;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,6 +81,8 @@ pub struct Options {
     pub thin: bool,
     /// Bytes a second that a sanitize operation writes at most; 0 is no limit.
     pub sanitize_rate: u64,
+    /// Initiators of a thin unit are told when less room than this is left; 0 is never.
+    pub space_warning: u64,
 }
 
 /// What was done on a volume.
@@ -127,6 +131,10 @@ pub struct Volume {
     /// What its blocks are encrypted with, if they are. The first [`cipher::HEADER_BYTES`] of its
     /// store are then before its first block.
     pub cipher: Option<Arc<cipher::Cipher>>,
+    /// How much room it takes and has left, where that is known.
+    pub space: space::Space,
+    /// Tokens that name blocks of it as they are.
+    pub tokens: tokens::Tokens,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -155,6 +163,8 @@ impl Volume {
             reservations: Reservations::default(),
             sanitization: sanitize::Sanitization::default(),
             cipher: None,
+            space: space::Space::default(),
+            tokens: tokens::Tokens::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
@@ -206,6 +216,8 @@ impl Volume {
         let whole = size_bytes - size_bytes % u64::from(self.facts.block_bytes);
         if self.size_bytes.swap(whole, Ordering::AcqRel) != whole {
             self.size_generation.fetch_add(1, Ordering::AcqRel);
+            // Who changed the size may have changed more.
+            self.tokens.written(0, u64::MAX);
         }
     }
 

@@ -16,6 +16,7 @@ use corbel_target::scsi::{
     Action, Attention, Kept, LogicalUnit, MissingLun, Nexus, Plan, Reply, View,
 };
 use corbel_target::volume::sanitize::Sanitization;
+use corbel_target::volume::space::Room;
 use corbel_target::volume::{Kind, Options, Outcome, Volume};
 
 use super::host::{ERRORS, volume};
@@ -48,6 +49,7 @@ pub(super) fn scsi_cdb(input: &[u8]) {
         removable: mode & 2 == 2,
         thin: mode & 4 == 0,
         sanitize_rate: 0,
+        space_warning: 1 << 20,
     };
     let mut volume = volume(SIZE_BYTES, options);
     volume.facts.block_bytes = if mode & 8 == 8 { 4096 } else { 512 };
@@ -56,6 +58,7 @@ pub(super) fn scsi_cdb(input: &[u8]) {
     let unit = Arc::new(LogicalUnit::new(volume.clone()));
     if mode & 32 == 32 {
         volume.reservations.enable_persistence();
+        unit.mode.enable_saving();
     }
     unit.port_groups.configure(mode & 64 == 64, &[]);
     let nexuses = [0, 1].map(|who| Nexus::new(unit.clone(), &view(0, who)));
@@ -94,6 +97,12 @@ impl Bench {
             2 => self.volume.resize(u64::from(script.u16()) << 14 | 1 << 13),
             3 => self.luns_generation += 1,
             4 => self.volume.count_flush_failure(),
+            7 => self.volume.tokens.written(u64::from(script.u16()) << 14, u64::MAX),
+            8 => self.volume.tokens.elapsed(script.u8().into()),
+            6 => {
+                let [used, available] = [script.u16(), script.u16()].map(|n| u64::from(n) << 14);
+                self.volume.space.tell(Room { used, available }, 1 << 20);
+            }
             5 if operation & 0x60 == 0x60 => self.volume.mark_gone(),
             _ => self.command(who, operation, script),
         }
@@ -113,17 +122,36 @@ impl Bench {
         let view = view(self.luns_generation, who);
         let missing = MissingLun::begin(&view, &cdb);
         assert!(matches!(missing.action, Action::Respond(_)), "a missing unit only answers");
-        let plan = self.nexuses[who].begin(&view, &cdb);
+        let plan = match cdb[0] {
+            // Its list is as long as what is announced.
+            0x04 => self.nexuses[who].begin_with(&view, &cdb, u64::from(script.u8())),
+            _ => self.nexuses[who].begin(&view, &cdb),
+        };
         let plan = match plan.action {
             Action::Parameters(command) => {
                 assert!(plan.data_out < 1 << 16, "a parameter list of {}", plan.data_out);
                 let mut list = script.bytes(64).to_vec();
                 list.resize(usize::try_from(plan.data_out).expect("checked"), 0);
+                if cdb[..2] == [0x83, 0x11] {
+                    self.give_token(who, &view, &mut list);
+                }
                 self.nexuses[who].resume(&view, command, &list)
             }
             _ => plan,
         };
         self.perform(plan, script);
+    }
+
+    /// Puts the last token of list identifier 0 where WRITE USING TOKEN has it, and a range behind
+    /// it: nobody would guess them.
+    fn give_token(&mut self, who: usize, view: &View<'_>, list: &mut [u8]) {
+        let ask = [0x84, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0];
+        let plan = self.nexuses[who].begin(view, &ask);
+        let Action::Respond(reply) = plan.action else { panic!("it is answered at once") };
+        if let (Some(token), Some(place)) = (reply.data.get(38..), list.get_mut(16..552)) {
+            place[..token.len()].copy_from_slice(token);
+            (place[519], place[531]) = (16, 2);
+        }
     }
 
     /// A few chunks of a copy, which stay inside the volume.
@@ -155,6 +183,9 @@ impl Bench {
                         Sanitization::default().restore(&bytes).is_ok()
                     }
                     Kept::PortGroups => PortGroups::default().restore(&bytes).is_ok(),
+                    Kept::ModePages => {
+                        LogicalUnit::new(self.volume.clone()).mode.restore(&bytes).is_ok()
+                    }
                 };
                 assert!(readable, "what is written can be read back");
                 let next = self.unit.kept(then, script.u8() & 1 == 0);
@@ -167,18 +198,27 @@ impl Bench {
                     self.copy(&mut copy, script);
                 }
             }
+            Action::WriteUsingToken(list_id, order) => {
+                let units = [self.unit.clone()];
+                let copy = self.nexuses[0].write_using_token(list_id, &order, &units);
+                if let Ok(mut copy) = copy {
+                    self.copy(&mut copy, script);
+                }
+            }
             Action::Detach(mut media) => {
-                assert!(!self.volume.options.read_only);
                 let request = self.unit.request(&mut media, payload(0, 0));
                 check_request(&request, 1, 0);
+                let erases = matches!(request.kind, Kind::Erase(_));
+                assert!(!erases || !self.volume.options.read_only);
                 let outcome = match script.u8() {
                     0 => Outcome::Failed(ERRORS[script.index(4)]),
                     _ => Outcome::<HeapBuffer>::Done,
                 };
                 let done = self.unit.finish(&media, outcome);
                 let reply = Reply { status: done.status, sense: done.sense, data: Vec::new() };
-                let plan = self.unit.erased(&media, reply).expect("nothing else is detached");
-                self.perform(plan, script);
+                let plan = self.unit.erased(&media, reply);
+                assert_eq!(plan.is_some(), erases, "a cache is flushed, or all is erased");
+                plan.into_iter().for_each(|plan| self.perform(plan, script));
             }
             Action::Media(mut media) => {
                 assert!(data_out <= 2 * TRANSFER_BYTES_MAX && data_in <= TRANSFER_BYTES_MAX);

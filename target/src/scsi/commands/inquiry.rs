@@ -5,6 +5,7 @@ use corbel_proto::scsi::inquiry::{DISK, Inquiry};
 use corbel_proto::scsi::vpd::{self, Designator};
 use corbel_proto::scsi::{Sense, ascii_field};
 
+use super::provisioning;
 use crate::scsi::{LogicalUnit, Plan, View, limits};
 use crate::volume::identity::{REVISION, VENDOR};
 
@@ -62,7 +63,7 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(volume.facts.volatile_cache),
         vpd::MODE_PAGE_POLICY => vpd::mode_page_policy(),
         vpd::SCSI_PORTS => vpd::scsi_ports(view.ports.iter().map(|&p| (p, port_name(view, p)))),
-        vpd::THIRD_PARTY_COPY => copy::third_party_copy(),
+        vpd::THIRD_PARTY_COPY => copy::third_party_copy(volume.facts.block_bytes),
         vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
         vpd::BLOCK_CHARACTERISTICS => {
             let (erasable, encrypted) = (limits::erasable(volume), volume.cipher.is_some());
@@ -70,7 +71,8 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         }
         vpd::LOGICAL_BLOCK_PROVISIONING => {
             let (thin, unmaps) = (limits::thin(volume), limits::unmaps(volume));
-            vpd::provisioning(thin, unmaps, volume.facts.discard_zeroes)
+            let (zeroes, exponent) = (volume.facts.discard_zeroes, provisioning::exponent(lu));
+            vpd::provisioning(thin, unmaps, zeroes, exponent)
         }
         vpd::INSTANCE => match lu.instance() {
             Some(instance) => [instance.boot, instance.process].concat(),
