@@ -239,10 +239,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         if let Some(conn) = self.conn(id).filter(|conn| conn.session == Some(tsih)) {
             conn.wire.begin_data_out(itt, bytes, cx.host);
-        } else if let Some(lost) = self.sessions.get_mut(&tsih).and_then(|s| s.lost(id)) {
-            if let Some(data) = lost.orphans.begin_data_out(itt, bytes) {
-                self.gathered(id, tsih, itt, data, cx);
-            }
+        } else if let Some(lost) = self.sessions.get_mut(&tsih).and_then(|s| s.lost(id))
+            && let Some(data) = lost.orphans.begin_data_out(itt, bytes)
+        {
+            self.gathered(id, tsih, itt, data, cx);
         }
     }
 

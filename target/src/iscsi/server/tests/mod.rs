@@ -123,7 +123,7 @@ fn targets(allow: Allow) -> Arc<Targets<Disk>> {
         digests_required: Default::default(),
         terms: Terms { connections_max: 4, recovery_level_max: 2 },
         commands_max: None,
-        pings: Some((Duration::from_secs(5), Duration::from_secs(8))),
+        pings: Some((Duration::from_secs(40), Duration::from_secs(64))),
         redirect: None,
     };
     Arc::new(Targets::new([target], None))
