@@ -355,6 +355,7 @@ fn target(unit: LogicalUnit) -> Target<LogicalUnit> {
         digests_required: Default::default(),
         terms: Default::default(),
         commands_max: None,
+        pings: None,
         redirect: None,
     }
 }

@@ -258,6 +258,22 @@ const LIST: &[Key] = &[
     ),
     key(
         "target",
+        "ping_interval",
+        "time",
+        "30s",
+        "Silence after which an initiator is pinged. 1s to 1h, or 0: never, and then a session \
+         whose initiator died stays until TCP notices.",
+    ),
+    key(
+        "target",
+        "ping_timeout",
+        "time",
+        "30s",
+        "Silence after a ping for which an initiator is taken for dead, and its session ends. \
+         1s to 1h.",
+    ),
+    key(
+        "target",
         "connections",
         "1 to 32",
         "1",

@@ -24,7 +24,9 @@ pub use corbel_proto::scsi::alua::{AccessState, PortGroup};
 pub use diff::{Changes, Diff, diff};
 pub use keys::reference;
 pub use name::{AoeAddress, InitiatorPattern, InterfaceName, IscsiName, Mac};
-pub use quantity::{ISCSI_PORT, Network, Size, busy_poll, default_portal, duration, portal};
+pub use quantity::{
+    ISCSI_PORT, Network, Size, busy_poll, default_portal, duration, ping_time, portal,
+};
 pub(crate) use read::config_string;
 
 /// Where the daemon's control socket is if nothing else is said.
@@ -113,6 +115,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// Before a ping, and after it: a dead initiator's session ends within a minute.
+pub const PING_TIME: Duration = Duration::from_secs(30);
 
 /// Where an export's blocks are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,6 +311,10 @@ pub struct Target {
     pub sessions: Option<u16>,
     /// Commands that one session may have outstanding.
     pub commands: Option<u16>,
+    /// Silence after which an initiator is pinged; zero: never.
+    pub ping_interval: Duration,
+    /// Silence after a ping for which it is taken for dead.
+    pub ping_timeout: Duration,
     /// Where new logins are sent instead.
     pub redirect: Option<Redirect>,
     /// Connections that one session may have.
@@ -338,6 +347,8 @@ impl Target {
             data_digest: DigestChoice::default(),
             sessions: None,
             commands: None,
+            ping_interval: PING_TIME,
+            ping_timeout: PING_TIME,
             redirect: None,
             connections: 1,
             recovery_level: 0,

@@ -81,6 +81,15 @@ pub fn busy_poll(text: &str) -> Result<Duration, Wrong> {
     Ok(time)
 }
 
+/// Silence on a connection: 1s to 1h.
+pub fn ping_time(text: &str) -> Result<Duration, Wrong> {
+    let time = duration(text)?;
+    if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&time) {
+        return Err(Wrong::new(format!("`{text}` is out of range"), "give 1s to 1h"));
+    }
+    Ok(time)
+}
+
 /// A time: `50us`, `500ms`, `15s`, `2m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration, Wrong> {
     let wrong = || {

@@ -13,8 +13,8 @@ use super::keys::KEYS;
 use super::{
     ACCESS_STATES, AOE_BUFFERS, AccessState, Acknowledge, Algorithm, Alua, AoeAddress, AoeExport,
     Backing, Chap, Config, Credentials, Daemon, DigestChoice, Direct, Export, InterfaceName,
-    IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PortGroup, Portal, Redirect, Size, Target,
-    busy_poll, duration, portal,
+    IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PING_TIME, PortGroup, Portal, Redirect, Size,
+    Target, busy_poll, duration, ping_time, portal,
 };
 
 /// Portal group tags. They are relative target port identifiers too, of which 0 is none
@@ -276,6 +276,9 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     let commands = reader.number(table, "commands", 1..=1024);
     let connections = reader.number(table, "connections", 1..=32).unwrap_or(1);
     let recovery_level = reader.number(table, "recovery_level", 0..=1).unwrap_or(0);
+    let interval = |text: &str| if text == "0" { Ok(Duration::ZERO) } else { ping_time(text) };
+    let ping_interval = reader.with(table, "ping_interval", interval);
+    let ping_timeout = reader.with(table, "ping_timeout", ping_time);
     let redirect = reader.section(table, "redirect", "target.redirect").and_then(|place| {
         let permanent = reader.boolean(&place, "permanent").unwrap_or(false);
         let address = reader.required(&place, "address", portal)?.value;
@@ -301,6 +304,8 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
         data_digest,
         sessions,
         commands,
+        ping_interval: ping_interval.map_or(PING_TIME, |at| at.value),
+        ping_timeout: ping_timeout.map_or(PING_TIME, |at| at.value),
         redirect,
         connections,
         recovery_level,

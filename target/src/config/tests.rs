@@ -267,6 +267,21 @@ fn a_target_says_where_it_went_and_how_much_it_lets_in() {
     }
 }
 
+#[test]
+fn a_target_says_when_a_silent_initiator_is_asked_and_given_up() {
+    let times = |lines: &str| {
+        let text = format!("[[target]]\nname = \"iqn.2026-11.org.example:a\"\n{lines}\n");
+        let target = read(&text).ok()?.config.targets.remove(0);
+        Some((target.ping_interval.as_secs(), target.ping_timeout.as_secs()))
+    };
+    assert_eq!(times(""), Some((30, 30)));
+    assert_eq!(times("ping_interval = \"0\"\nping_timeout = \"3m\""), Some((0, 180)));
+    assert_eq!(times("ping_interval = \"1s\""), Some((1, 30)));
+    for wrong in ["ping_timeout = \"0\"", "ping_interval = \"999ms\"", "ping_timeout = \"61m\""] {
+        assert_eq!(times(wrong), None, "{wrong}");
+    }
+}
+
 const GROUPS: &str = r#"
 [[export]]
 name = "a"

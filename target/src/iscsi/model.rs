@@ -9,7 +9,10 @@ use corbel_proto::iscsi::login::directory::{
     Access as Answer, DigestsRequired, Directory, Grant, Terms,
 };
 use corbel_proto::iscsi::name::Name;
+use corbel_proto::iscsi::target::Connection;
+use corbel_proto::memory::Buffer;
 use corbel_proto::scsi::lun::Lun;
+use corbel_proto::time::Duration;
 
 /// Addresses that begin alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +120,9 @@ pub struct Target<D> {
     pub terms: Terms,
     /// Commands a session may have outstanding, if not as many as the server's default.
     pub commands_max: Option<u32>,
+    /// Silence after which an initiator is pinged (zero: never), and after a ping for which it is
+    /// taken for dead, if not the server's defaults.
+    pub pings: Option<(Duration, Duration)>,
     /// Where new logins are sent instead.
     pub redirect: Option<Redirect>,
 }
@@ -131,6 +137,16 @@ pub struct Redirect {
 }
 
 impl<D> Target<D> {
+    /// Tells a connection what is this target's own. Before its login completes.
+    pub(super) fn tune<B: Buffer>(&self, wire: &mut Connection<B>) {
+        if let Some(commands) = self.commands_max {
+            wire.set_window(commands);
+        }
+        if let Some((interval, timeout)) = self.pings {
+            wire.set_pings(interval, timeout);
+        }
+    }
+
     /// Numbers of all logical units, ascending.
     pub fn lun_list(&self) -> Vec<Lun> {
         self.luns.keys().filter_map(|&number| Lun::new(number)).collect()
@@ -290,6 +306,7 @@ mod tests {
             digests_required: Default::default(),
             terms: Default::default(),
             commands_max: None,
+            pings: None,
             redirect: None,
         };
         let local = "192.0.2.7:3260".parse().unwrap();
@@ -310,6 +327,7 @@ mod tests {
             digests_required: Default::default(),
             terms: Default::default(),
             commands_max: None,
+            pings: None,
             redirect: None,
         };
         let targets = Targets::new([target], None);
@@ -337,6 +355,7 @@ mod tests {
             digests_required: Default::default(),
             terms: Default::default(),
             commands_max: None,
+            pings: None,
             redirect: Some(Redirect { address, permanent: true }),
         };
         let targets = Targets::new([target], None);

@@ -116,6 +116,7 @@ impl LogicalUnits {
                 recovery_level_max: target.recovery_level,
             },
             commands_max: target.commands.map(u32::from),
+            pings: Some((target.ping_interval, target.ping_timeout)),
             redirect: target
                 .redirect
                 .map(|config::Redirect { address, permanent }| Redirect { address, permanent }),

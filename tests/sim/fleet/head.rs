@@ -384,6 +384,7 @@ fn target(name: usize, unit: LogicalUnit, portals: Vec<SocketAddr>) -> Target<Lo
         digests_required: Default::default(),
         terms: Default::default(),
         commands_max: None,
+        pings: None,
         redirect: None,
     }
 }

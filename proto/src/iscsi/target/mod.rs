@@ -366,6 +366,11 @@ impl<B: Buffer> Connection<B> {
         self.config.window = commands.max(1);
     }
 
+    /// Another silence than configured before a ping, and after it. Before the login completes.
+    pub fn set_pings(&mut self, interval: Duration, timeout: Duration) {
+        (self.config.ping_interval, self.config.ping_timeout) = (interval, timeout);
+    }
+
     /// The login is complete: call it right after the last [`Self::login_response`].
     pub fn enter_full_feature(&mut self, agreed: &Negotiated, now: Instant) {
         if self.phase != Phase::Login {

@@ -134,8 +134,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         );
         let reply = conn.login.finish(tsih);
         conn.wire.login_response(&reply.response, &reply.text);
-        if let Some(commands) = session.target.as_ref().and_then(|t| t.commands_max) {
-            conn.wire.set_window(commands);
+        if let Some(target) = &session.target {
+            target.tune(&mut conn.wire);
         }
         conn.wire.enter_full_feature(&agreed, cx.host.now());
         conn.full = true;

@@ -215,7 +215,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(session) = session else {
             return self.turn_away(id, Status::SESSION_DOES_NOT_EXIST);
         };
-        let commands_max = session.target.as_ref().and_then(|target| target.commands_max);
+        let target = session.target.clone();
         let members = &mut session.members;
         members.joining -= 1;
         members.links += 1;
@@ -234,8 +234,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         self.keepers += usize::from(conn.keeps);
         self.half_open -= 1;
         conn.wire.set_link(link);
-        if let Some(commands) = commands_max {
-            conn.wire.set_window(commands);
+        if let Some(target) = target {
+            target.tune(&mut conn.wire);
         }
         let reply = conn.login.finish(tsih);
         conn.wire.login_response(&reply.response, &reply.text);

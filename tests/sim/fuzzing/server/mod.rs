@@ -334,6 +334,7 @@ fn targets(unit: &Arc<LogicalUnit>, mask: u8) -> Arc<Targets<LogicalUnit>> {
         digests_required: DigestsRequired::default(),
         terms: Terms { connections_max: 4, recovery_level_max: 1 },
         commands_max: None,
+        pings: None,
         redirect: None,
     };
     Arc::new(Targets::new((mask & 1 == 1).then_some(target), None))

@@ -4,6 +4,7 @@ mod disk;
 mod evict;
 mod hostile;
 mod members;
+mod pings;
 mod recovery;
 mod steps;
 mod task_set;
@@ -116,6 +117,7 @@ fn targets(allow: Allow) -> Arc<Targets<Disk>> {
         digests_required: Default::default(),
         terms: Terms { connections_max: 4, recovery_level_max: 2 },
         commands_max: None,
+        pings: Some((Duration::from_secs(5), Duration::from_secs(8))),
         redirect: None,
     };
     Arc::new(Targets::new([target], None))
