@@ -21,6 +21,12 @@ pub trait Buffer: Clone + Debug {
     /// If another clone of the handle exists: shared payload is read-only.
     fn bytes_mut(&mut self) -> &mut [u8];
 
+    /// The whole buffer, to be written by the CPU, if this is the only handle and the memory may
+    /// be written to. `None` is always right: the caller copies then.
+    fn if_alone(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
     /// Length in bytes.
     fn len(&self) -> usize {
         self.bytes().len()
@@ -79,6 +85,12 @@ impl<B: Buffer> Slice<B> {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let range = self.range();
         &mut self.buffer.bytes_mut()[range]
+    }
+
+    /// The bytes of the part, if no other part of the buffer is held. See [`Buffer::if_alone`].
+    pub fn if_alone(&mut self) -> Option<&mut [u8]> {
+        let range = self.range();
+        Some(&mut self.buffer.if_alone()?[range])
     }
 }
 
@@ -153,7 +165,11 @@ impl Buffer for HeapBuffer {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut Rc::get_mut(&mut self.0).expect("shared payload is read-only").bytes
+        self.if_alone().expect("shared payload is read-only")
+    }
+
+    fn if_alone(&mut self) -> Option<&mut [u8]> {
+        Rc::get_mut(&mut self.0).map(|lent| &mut lent.bytes[..])
     }
 }
 

@@ -55,6 +55,22 @@ pub enum BlockOp<B> {
     },
 }
 
+impl<B> BlockOp<B> {
+    /// The same, so many bytes further on the store.
+    #[must_use]
+    pub(crate) fn further(mut self, bytes: u64) -> Self {
+        match &mut self {
+            Self::Read { offset, .. }
+            | Self::Write { offset, .. }
+            | Self::Discard { offset, .. }
+            | Self::Zero { offset, .. }
+            | Self::Status { offset } => *offset += bytes,
+            Self::Flush => {}
+        }
+        self
+    }
+}
+
 /// How the store's bytes are from where [`BlockOp::Status`] asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {

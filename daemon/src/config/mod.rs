@@ -18,4 +18,4 @@ pub use file::{document, text, unreadable};
 pub use keys::{Key, Keys, key};
 pub use problem::{Findings, Problem, Problems, Span, Wrong, nearest};
 pub use reader::{At, Reader, Table, pick, short};
-pub use secret::Secret;
+pub use secret::{Secret, SecretKey};

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::Keys;
 use super::problem::{Findings, Span, Wrong, nearest};
-use super::secret::Secret;
+use super::secret::{Secret, SecretKey};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -246,6 +246,15 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// The key in the file that `key` names.
+    pub fn key_file(&mut self, table: &Table<'_>, key: &str) -> Option<SecretKey> {
+        if !self.has(table, key) {
+            self.missing(table, key);
+        }
+        let path = self.path(table, key)?;
+        SecretKey::read(&path.value).map_err(|wrong| self.findings.error(&path.span, wrong)).ok()
     }
 
     /// The values of a list.

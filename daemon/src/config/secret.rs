@@ -1,4 +1,4 @@
-//! CHAP secrets: read from files that others cannot read, never shown.
+//! CHAP secrets and keys: read from files that others cannot read, never shown.
 
 use std::fmt;
 use std::fs::File;
@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::problem::Wrong;
 
@@ -37,31 +38,40 @@ impl Secret {
     /// Reads the secret in `path`, which nobody but its owner and group may be able to read.
     pub fn read(path: &Path) -> Result<Self, Wrong> {
         let shown = path.display();
-        let wrong = |error: std::io::Error| {
-            Wrong::new(
-                format!("the secret file {shown} cannot be read: {error}"),
-                "give a file that holds the secret, readable by the daemon",
-            )
-        };
-        let file = File::open(path).map_err(wrong)?;
-        let about = file.metadata().map_err(wrong)?;
-        if !about.is_file() {
-            return Err(Wrong::new(
-                format!("the secret file {shown} is no regular file"),
-                "give a regular file that holds the secret",
-            ));
-        }
-        if about.mode() & 0o007 != 0 {
-            return Err(Wrong::new(
-                format!("everyone can reach the secret file {shown}"),
-                format!("say: chmod o= {shown}"),
-            ));
-        }
-        let mut bytes = Vec::new();
-        file.take(512).read_to_end(&mut bytes).map_err(wrong)?;
-        Self::from_bytes(&bytes)
+        Self::from_bytes(&contents(path)?)
             .map_err(|error| Wrong::new(format!("{shown}: {}", error.what), error.right))
     }
+}
+
+/// No secret is longer. What is read has room for all of it at once, and so leaves no copies.
+const FILE_BYTES_MAX: usize = 512;
+
+/// What stands in a file that others cannot read.
+fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Wrong> {
+    let shown = path.display();
+    let wrong = |error: std::io::Error| {
+        Wrong::new(
+            format!("the secret file {shown} cannot be read: {error}"),
+            "give a file that holds the secret, readable by the daemon",
+        )
+    };
+    let file = File::open(path).map_err(wrong)?;
+    let about = file.metadata().map_err(wrong)?;
+    if !about.is_file() {
+        return Err(Wrong::new(
+            format!("the secret file {shown} is no regular file"),
+            "give a regular file that holds the secret",
+        ));
+    }
+    if about.mode() & 0o007 != 0 {
+        return Err(Wrong::new(
+            format!("everyone can reach the secret file {shown}"),
+            format!("say: chmod o= {shown}"),
+        ));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX));
+    file.take(FILE_BYTES_MAX as u64).read_to_end(&mut bytes).map_err(wrong)?;
+    Ok(bytes)
 }
 
 impl PartialEq for Secret {
@@ -75,6 +85,59 @@ impl Eq for Secret {}
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(not shown)")
+    }
+}
+
+/// A key of 256 bits. Wiped when dropped, and its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct SecretKey(Zeroizing<[u8; 32]>);
+
+impl SecretKey {
+    /// The bytes, for the cipher only.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Takes a key as it stands in a file: 64 hex digits on a line.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Wrong> {
+        let wrong = || {
+            Wrong::new(
+                "it does not hold 64 hex digits on one line",
+                "make a key: (umask 077; openssl rand -hex 32 > FILE)",
+            )
+        };
+        let digits = bytes.trim_ascii_end();
+        if digits.len() != 64 {
+            return Err(wrong());
+        }
+        let mut key = Zeroizing::new([0; 32]);
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            let (high, low) = digit(0).zip(digit(1)).ok_or_else(wrong)?;
+            *byte = u8::try_from(high << 4 | low).map_err(|_| wrong())?;
+        }
+        Ok(Self(key))
+    }
+
+    /// Reads the key in `path`, which nobody but its owner and group may be able to read.
+    pub fn read(path: &Path) -> Result<Self, Wrong> {
+        let shown = path.display();
+        Self::from_bytes(&contents(path)?)
+            .map_err(|error| Wrong::new(format!("{shown}: {}", error.what), error.right))
+    }
+}
+
+impl PartialEq for SecretKey {
+    fn eq(&self, other: &Self) -> bool {
+        bool::from(self.0.ct_eq(&other.0[..]))
+    }
+}
+
+impl Eq for SecretKey {}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(not shown)")
     }
 }
 
@@ -104,5 +167,28 @@ mod tests {
         let secret = Secret::from_bytes(b"twelve bytes\r\n").unwrap();
         assert_eq!(secret.bytes(), b"twelve bytes");
         assert!(!format!("{secret:?}").contains("twelve"));
+    }
+
+    #[test]
+    fn keys_have_64_hex_digits_and_are_never_shown() {
+        let text = "00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddee0f";
+        let key = SecretKey::from_bytes(format!("{text}\n").as_bytes()).unwrap();
+        assert_eq!((key.bytes()[1], key.bytes()[10], key.bytes()[31]), (0x11, 0xaa, 0x0f));
+        assert_eq!(format!("{key:?}"), "SecretKey(not shown)");
+        for wrong in ["", &text[1..], &format!("{text}0"), &text.replace('8', "g"), "\u{e9}"] {
+            let error = SecretKey::from_bytes(wrong.as_bytes()).unwrap_err();
+            assert!(!error.what.contains("2233"), "{}", error.what);
+        }
+    }
+
+    #[test]
+    fn a_key_file_that_everyone_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        write(&path, "5a".repeat(32)).unwrap();
+        set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
+        assert!(SecretKey::read(&path).unwrap_err().right.starts_with("say: chmod"));
+        set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(SecretKey::read(&path).unwrap().bytes(), &[0x5a; 32]);
     }
 }

@@ -444,6 +444,7 @@ impl Cdb {
         let method = match self.0[1] & 0x1f {
             0x01 => SanitizeMethod::Overwrite,
             0x02 => SanitizeMethod::BlockErase,
+            0x03 => SanitizeMethod::CryptoErase,
             0x1f => SanitizeMethod::ExitFailureMode,
             _ => return Err(Sense::invalid_cdb(1, Some(4))),
         };

@@ -116,6 +116,7 @@ pub const OPCODES: &[Opcode] = {
         op("UNMAP", Write, &[0x42, 0x01, 0, 0, 0, 0, 0, F, F, 0]),
         action("SANITIZE OVERWRITE", 0x01, Erase, SANITIZE),
         action("SANITIZE BLOCK ERASE", 0x02, Erase, SANITIZE),
+        action("SANITIZE CRYPTOGRAPHIC ERASE", 0x03, Erase, SANITIZE),
         action("SANITIZE EXIT FAILURE MODE", 0x1f, Erase, SANITIZE),
         op("LOG SENSE", Inspect, &[0x4d, 0x01, F, F, 0, F, F, F, F, 0]),
         op("MODE SELECT(10)", Configure, &[0x55, 0x11, 0, 0, 0, 0, 0, F, F, 0]),

@@ -224,22 +224,24 @@ impl BlockLimits {
 }
 
 /// The body of page B1: does it spin (SBC-3 6.5.2). The rate of a disk that does is not known.
-/// `erasable`: SANITIZE BLOCK ERASE is there, and what it erased can be read.
-pub fn characteristics(rotational: bool, erasable: bool) -> Vec<u8> {
+/// `erasable`: SANITIZE BLOCK ERASE is there, `encrypted`: CRYPTOGRAPHIC ERASE is. What either
+/// erased can be read.
+pub fn characteristics(rotational: bool, erasable: bool, encrypted: bool) -> Vec<u8> {
     let mut out = vec![0; 60];
     out[1] = u8::from(!rotational); // MEDIUM ROTATION RATE: 0 not reported, 1 does not rotate
-    out[3] = u8::from(erasable) << 6; // WABEREQ 01b
+    out[3] = u8::from(erasable) << 6 | u8::from(encrypted) << 4; // WABEREQ, WACEREQ 01b
     out
 }
 
-/// The body of page B2 (SBC-3 6.5.4): deallocation by UNMAP and WRITE SAME; `zeroes`: what was
-/// deallocated reads as zeros.
-pub fn provisioning(thin: bool, zeroes: bool) -> Vec<u8> {
+/// The body of page B2 (SBC-3 6.5.4): deallocation by WRITE SAME, and by UNMAP if it `unmaps`;
+/// `zeroes`: what was deallocated reads as zeros.
+pub fn provisioning(thin: bool, unmaps: bool, zeroes: bool) -> Vec<u8> {
     if !thin {
         return vec![0; 4];
     }
     let lbprz = u8::from(zeroes) << 2;
-    vec![0, 0xe0 | lbprz, 0x02, 0] // LBPU, LBPWS, LBPWS10; thin provisioned
+    let lbpu = u8::from(unmaps) << 7;
+    vec![0, lbpu | 0x60 | lbprz, 0x02, 0] // LBPWS, LBPWS10; thin provisioned
 }
 
 /// The body of page 86: no protection, simple, ordered and head-of-queue tasks, and no volatile
@@ -357,8 +359,9 @@ mod tests {
 
     #[test]
     fn provisioning_is_silent_unless_thin() {
-        assert_eq!(provisioning(false, true), [0; 4]);
-        assert_eq!(provisioning(true, true), [0, 0xe4, 2, 0]);
-        assert_eq!(provisioning(true, false), [0, 0xe0, 2, 0]);
+        assert_eq!(provisioning(false, true, true), [0; 4]);
+        assert_eq!(provisioning(true, true, true), [0, 0xe4, 2, 0]);
+        assert_eq!(provisioning(true, true, false), [0, 0xe0, 2, 0]);
+        assert_eq!(provisioning(true, false, false), [0, 0x60, 2, 0]);
     }
 }

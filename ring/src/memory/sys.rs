@@ -213,6 +213,10 @@ impl Buffer for Buf {
         unsafe { std::slice::from_raw_parts_mut(self.address(), self.len as usize) }
     }
 
+    fn if_alone(&mut self) -> Option<&mut [u8]> {
+        if self.is_unique() { Some(self.bytes_mut()) } else { None }
+    }
+
     fn len(&self) -> usize {
         self.len as usize
     }

@@ -120,7 +120,7 @@ impl Disk {
     /// What IDENTIFY DEVICE says.
     pub fn identify(&self) -> Identify {
         let Volume { identity, facts, options, .. } = &*self.volume;
-        let trim = facts.discard && !options.read_only;
+        let trim = self.volume.deallocates() && !options.read_only;
         let ratio = (facts.physical_bytes / SECTOR_BYTES).max(1);
         let trim_blocks = if trim { TRIM_BLOCKS_MAX } else { 0 };
         Identify {
@@ -223,8 +223,8 @@ impl Disk {
         if u64::from(payload.len) != u64::from(blocks) * u64::from(SECTOR_BYTES) {
             return Execution::BadFrame;
         }
-        let Volume { facts, options, .. } = &*self.volume;
-        if !facts.discard || options.read_only || blocks > TRIM_BLOCKS_MAX {
+        let options = &self.volume.options;
+        if !self.volume.deallocates() || options.read_only || blocks > TRIM_BLOCKS_MAX {
             return fail(registers, Fault::Aborted);
         }
         let Ok(entries) = TrimRanges::parse(payload.bytes()) else { return Execution::BadFrame };

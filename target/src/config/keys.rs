@@ -111,6 +111,14 @@ const LIST: &[Key] = &[
     ),
     key(
         "export",
+        "encryption",
+        "table",
+        "none",
+        "Encrypt every block before it reaches the store, with AES-256 in XTS mode. Takes the \
+         first MiB of the store for the key.",
+    ),
+    key(
+        "export",
         "acknowledge",
         "\"stable\" or \"cached\"",
         "\"stable\"",
@@ -153,6 +161,15 @@ const LIST: &[Key] = &[
     key("export", "port_groups", "tables", "[]", "iSCSI portal groups that are not like others."),
     key("export", "aoe", "tables", "[]", "AoE addresses."),
     key("export", "iscsi", "tables", "[]", "iSCSI logical units."),
+    key(
+        "export.encryption",
+        "key_file",
+        "path",
+        "required",
+        "64 hex digits on a line, of `openssl rand -hex 32`; others may not be able to read the \
+         file. The blocks' own key is made at random and kept on the store, wrapped under this \
+         one: without this file nobody reads the export again.",
+    ),
     key("export.port_groups", "group", "1 to 65535", "required", "Portal group tag."),
     key(
         "export.port_groups",

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use corbel_daemon::config::text;
 
-pub use corbel_daemon::config::{Problem, Problems, Secret, Wrong};
+pub use corbel_daemon::config::{Problem, Problems, Secret, SecretKey, Wrong};
 pub use corbel_proto::scsi::alua::{AccessState, PortGroup};
 pub use diff::{Changes, Diff, diff};
 pub use keys::reference;
@@ -213,6 +213,8 @@ pub struct Export {
     pub thin: bool,
     /// Bytes a second that SANITIZE writes at most; 0 is no limit.
     pub sanitize_rate: u64,
+    /// Its blocks are encrypted, and their key wrapped under this one.
+    pub encryption: Option<SecretKey>,
     /// When an AoE write is acknowledged.
     pub acknowledge: Acknowledge,
     /// Direct I/O.
@@ -244,6 +246,7 @@ impl Export {
             removable: false,
             thin: false,
             sanitize_rate: 0,
+            encryption: None,
             acknowledge: Acknowledge::default(),
             direct: Direct::default(),
             serial: None,

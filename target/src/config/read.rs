@@ -13,8 +13,8 @@ use super::keys::KEYS;
 use super::{
     ACCESS_STATES, AOE_BUFFERS, AccessState, Acknowledge, Algorithm, Alua, AoeAddress, AoeExport,
     Backing, Chap, Config, Credentials, Daemon, DigestChoice, Direct, Export, InterfaceName,
-    IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PING_TIME, PortGroup, Portal, Redirect, Size,
-    Target, busy_poll, duration, ping_time, portal,
+    IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PING_TIME, PortGroup, Portal, Redirect,
+    SecretKey, Size, Target, busy_poll, duration, ping_time, portal,
 };
 
 /// Portal group tags. They are relative target port identifiers too, of which 0 is none
@@ -127,6 +127,7 @@ fn export(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     export.thin = reader.boolean(table, "thin").unwrap_or(false);
     let rate = |text: &str| text.parse().map(|Size(bytes)| bytes);
     export.sanitize_rate = reader.with(table, "sanitize_rate", rate).map_or(0, |at| at.value);
+    export.encryption = encryption(reader, table, &backing);
     let acknowledge = [("stable", Acknowledge::Stable), ("cached", Acknowledge::Cached)];
     export.acknowledge = reader.choice(table, "acknowledge", &acknowledge).unwrap_or_default();
     let direct = [("auto", Direct::Auto), ("require", Direct::Require)];
@@ -161,6 +162,19 @@ fn export(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
         reader.findings.warn(&table.span, Wrong::new(what, "give it `aoe` or `iscsi`"));
     }
     Some(Export { name: name.value, backing: backing?, ..export })
+}
+
+fn encryption(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    backing: &Option<Backing>,
+) -> Option<SecretKey> {
+    let place = reader.section(table, "encryption", "export.encryption")?;
+    if let Some(Backing::Null(_)) = backing {
+        let what = "`null:` keeps nothing that could be encrypted";
+        reader.findings.error(&place.span, Wrong::new(what, "leave `encryption` out"));
+    }
+    reader.key_file(&place, "key_file")
 }
 
 fn port_groups(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<(PortGroup, Span)> {

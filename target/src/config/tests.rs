@@ -282,6 +282,35 @@ fn a_target_says_when_a_silent_initiator_is_asked_and_given_up() {
     }
 }
 
+#[test]
+fn an_exports_key_comes_from_a_file_that_others_cannot_read() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path().join("key"), "5a".repeat(32)).unwrap();
+    let text = |path: &str, rest: &str| {
+        format!(
+            "[[export]]\nname = \"a\"\npath = \"{path}\"\n{rest}\n\
+             iscsi = [{{ target = \"iqn.2026-11.org.example:a\" }}]\n"
+        )
+    };
+    let mode = |mode| {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(folder.path().join("key"), permissions).unwrap();
+    };
+    let try_it = |path: &str, rest: &str| parse(&text(path, rest), "t", folder.path());
+    let with = "encryption = { key_file = \"key\" }";
+    mode(0o640);
+    let config = try_it("/dev/md3", with).unwrap().config;
+    assert_eq!(config.exports[0].encryption.as_ref().unwrap().bytes(), &[0x5a; 32]);
+    assert!(!format!("{config:?}").contains("90, 90"));
+    assert_eq!(try_it("/dev/md3", "").unwrap().config.exports[0].encryption, None);
+    assert!(try_it("null:1MiB", with).is_err());
+    assert!(try_it("/dev/md3", "encryption = {}").is_err());
+    assert!(try_it("/dev/md3", "encryption = { key_file = \"gone\" }").is_err());
+    mode(0o644);
+    let open = try_it("/dev/md3", with).unwrap_err().to_string();
+    assert!(open.contains("everyone can reach"), "{open}");
+}
+
 const GROUPS: &str = r#"
 [[export]]
 name = "a"

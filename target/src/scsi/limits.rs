@@ -25,9 +25,16 @@ pub fn thin(volume: &Volume) -> bool {
     volume.options.thin && volume.facts.discard
 }
 
-/// True if all blocks can be deallocated for good, and read as zeros then.
+/// True if UNMAP is there. Blocks of an encrypted unit would read as noise after it; WRITE SAME
+/// with UNMAP is there all the same, and writes what it says.
+pub fn unmaps(volume: &Volume) -> bool {
+    thin(volume) && volume.deallocates()
+}
+
+/// True if all blocks can be deallocated for good: then they read as zeros, or, encrypted, as noise
+/// that tells nothing of what was there.
 pub fn erasable(volume: &Volume) -> bool {
-    thin(volume) && volume.facts.discard_zeroes
+    thin(volume) && (volume.facts.discard_zeroes || volume.cipher.is_some())
 }
 
 /// VPD page B0 of `volume`.
@@ -49,7 +56,7 @@ pub fn block_limits(volume: &Volume) -> BlockLimits {
         atomic_max: blocks(u64::from(facts.atomic_bytes)),
         ..BlockLimits::default()
     };
-    if thin(volume) {
+    if unmaps(volume) {
         limits.unmap_blocks_max = UNMAP_BLOCKS_MAX;
         limits.unmap_extents_max = u32::try_from(UNMAP_EXTENTS_MAX).expect("a few hundred");
         limits.unmap_granularity = blocks(u64::from(facts.discard_granularity_bytes));

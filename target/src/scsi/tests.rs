@@ -30,6 +30,10 @@ const VIEW: View<'_> = View {
 
 /// 1000 blocks of 4096 bytes behind a volatile cache; the power on attention already told.
 fn nexus(options: Options) -> Nexus {
+    nexus_of(options, |volume| volume)
+}
+
+fn nexus_of(options: Options, made: impl FnOnce(Volume) -> Volume) -> Nexus {
     let facts = Facts {
         block_bytes: 4096,
         physical_bytes: 4096,
@@ -44,7 +48,8 @@ fn nexus(options: Options) -> Nexus {
     };
     let identity = Identity::from_source("test");
     let volume = Volume::new(VolumeId(1), "v".into(), identity, facts, options, 1000 * 4096);
-    let mut nexus = Nexus::new(Arc::new(LogicalUnit::new(Arc::new(volume))), &VIEW);
+    let unit = LogicalUnit::new(Arc::new(made(volume)));
+    let mut nexus = Nexus::new(Arc::new(unit), &VIEW);
     let power_on = sense_of(&nexus.begin(&VIEW, &[0; 6])).unwrap();
     assert_eq!(power_on.condition, Condition::POWER_ON_OR_RESET_OCCURRED);
     nexus

@@ -21,6 +21,7 @@
 //! hangs holds up its own requests only.
 
 mod access;
+mod encryption;
 mod host;
 mod letter;
 mod plan;

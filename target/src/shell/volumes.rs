@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use corbel_ring::store::{Kind, Options as StoreOptions, Spec, Store};
 
-use super::StartError;
+use super::{StartError, encryption};
 use crate::config::{Backing, Direct, Export};
+use crate::volume::cipher::HEADER_BYTES;
 use crate::volume::{Facts, Identity, Options, Volume, VolumeId};
 
 /// Longest atomic write that a store of memory is given out for.
@@ -24,7 +25,8 @@ impl Opened {
     /// The size that the volume should have now, from the store's.
     pub(super) fn size_bytes(&self, store_bytes: u64) -> u64 {
         let rest = store_bytes.saturating_sub(self.export.offset);
-        self.export.length.map_or(rest, |length| length.min(rest))
+        let all = self.export.length.map_or(rest, |length| length.min(rest));
+        if self.volume.cipher.is_some() { all.saturating_sub(HEADER_BYTES) } else { all }
     }
 }
 
@@ -105,7 +107,12 @@ fn open(id: VolumeId, export: &Export) -> Result<Opened, StartError> {
     if !export.offset.is_multiple_of(unit) {
         return Err(wrong(format!("the offset must be a multiple of {unit}, the device's block")));
     }
-    let volume = Volume::new(
+    let mut bytes = export.length.unwrap_or(rest);
+    let cipher = encryption::open(export, facts.read_only).map_err(&wrong)?;
+    if cipher.is_some() {
+        bytes = bytes.saturating_sub(HEADER_BYTES);
+    }
+    let mut volume = Volume::new(
         id,
         export.name.clone(),
         identity(export, store.source()),
@@ -116,8 +123,11 @@ fn open(id: VolumeId, export: &Export) -> Result<Opened, StartError> {
             thin: export.thin,
             sanitize_rate: export.sanitize_rate,
         },
-        export.length.unwrap_or(rest),
+        bytes,
     );
+    if let Some(cipher) = cipher {
+        volume = volume.encrypted(cipher);
+    }
     if volume.blocks() == 0 {
         return Err(wrong(format!("it has less than one block of {unit} bytes")));
     }

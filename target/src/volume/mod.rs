@@ -4,12 +4,14 @@
 //! [`Engine`](engine) orders overlapping ones, performs them and keeps the promise that an
 //! acknowledged durable write is on stable storage.
 
+pub mod cipher;
 pub mod engine;
 pub mod identity;
 pub mod range_lock;
 pub mod request;
 pub mod sanitize;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::reservation::Reservations;
@@ -122,6 +124,9 @@ pub struct Volume {
     pub reservations: Reservations,
     /// Whether everything on it is being made unreadable.
     pub sanitization: sanitize::Sanitization,
+    /// What its blocks are encrypted with, if they are. The first [`cipher::HEADER_BYTES`] of its
+    /// store are then before its first block.
+    pub cipher: Option<Arc<cipher::Cipher>>,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -149,12 +154,26 @@ impl Volume {
             ranges: range_lock::RangeLock::default(),
             reservations: Reservations::default(),
             sanitization: sanitize::Sanitization::default(),
+            cipher: None,
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
             counters: AtomicCounters::default(),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// The same, encrypted. What was deallocated on it reads as noise, so only SANITIZE does it.
+    #[must_use]
+    pub fn encrypted(mut self, cipher: cipher::Cipher) -> Self {
+        self.facts.discard_zeroes = false;
+        self.cipher = Some(Arc::new(cipher));
+        self
+    }
+
+    /// True if clients may have blocks deallocated one by one.
+    pub const fn deallocates(&self) -> bool {
+        self.facts.discard && self.cipher.is_none()
     }
 
     /// The name of the file that keeps its reservations: the device's own, not the export's.

@@ -126,8 +126,10 @@ pub enum Erase {
         /// Whether passes alternate.
         invert: bool,
     },
-    /// Everything is deallocated, and reads as zeros.
+    /// Everything is deallocated, and reads as zeros (on an encrypted volume: as noise).
     Deallocate,
+    /// The media key is replaced, which every erasure of an encrypted volume does first.
+    NewKey,
 }
 
 /// How a request ended.

@@ -150,6 +150,8 @@ pub enum SanitizeMethod {
     Overwrite,
     /// Every block is deallocated.
     BlockErase,
+    /// The key that every block is encrypted with is replaced.
+    CryptoErase,
     /// Nothing: a sanitize operation that failed is let be.
     ExitFailureMode,
 }

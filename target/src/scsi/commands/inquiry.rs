@@ -65,10 +65,12 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         vpd::THIRD_PARTY_COPY => copy::third_party_copy(),
         vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
         vpd::BLOCK_CHARACTERISTICS => {
-            vpd::characteristics(volume.facts.rotational, limits::erasable(volume))
+            let (erasable, encrypted) = (limits::erasable(volume), volume.cipher.is_some());
+            vpd::characteristics(volume.facts.rotational, erasable, encrypted)
         }
         vpd::LOGICAL_BLOCK_PROVISIONING => {
-            vpd::provisioning(limits::thin(volume), volume.facts.discard_zeroes)
+            let (thin, unmaps) = (limits::thin(volume), limits::unmaps(volume));
+            vpd::provisioning(thin, unmaps, volume.facts.discard_zeroes)
         }
         vpd::INSTANCE => match lu.instance() {
             Some(instance) => [instance.boot, instance.process].concat(),

@@ -9,16 +9,18 @@ use crate::scsi::{LogicalUnit, Plan, limits};
 const UNMAP: u8 = 0x42;
 const SANITIZE: u8 = 0x48;
 const BLOCK_ERASE: u8 = 0x02;
+const CRYPTO_ERASE: u8 = 0x03;
 const SET_TARGET_PORT_GROUPS: u8 = 0xa4;
 const WRITE_ATOMIC: u8 = 0x9c;
 
 /// Whether this unit has the command: UNMAP only if thin, WRITE ATOMIC only if the device promises
-/// such writes, SANITIZE BLOCK ERASE only if blocks can be given back, SET TARGET PORT GROUPS only
-/// if the operator lets initiators set states.
+/// such writes, SANITIZE BLOCK ERASE only if blocks can be given back, CRYPTOGRAPHIC ERASE only if
+/// they are encrypted, SET TARGET PORT GROUPS only if the operator lets initiators set states.
 pub(in crate::scsi) fn supported(lu: &LogicalUnit, op: &Opcode) -> bool {
     match op.code {
-        UNMAP => limits::thin(&lu.volume),
+        UNMAP => limits::unmaps(&lu.volume),
         SANITIZE if op.service_action == Some(BLOCK_ERASE) => limits::erasable(&lu.volume),
+        SANITIZE if op.service_action == Some(CRYPTO_ERASE) => lu.volume.cipher.is_some(),
         SET_TARGET_PORT_GROUPS => lu.port_groups.explicit(),
         WRITE_ATOMIC => lu.volume.facts.atomic_bytes > 0,
         _ => true,

@@ -1,4 +1,5 @@
-//! SANITIZE (SBC-3 5.24): overwrite, block erase, and the way out of a failed attempt.
+//! SANITIZE (SBC-3 5.24): overwrite, block and cryptographic erase, and the way out of a failed
+//! attempt.
 
 use corbel_proto::scsi::cdb::{Sanitize, SanitizeMethod};
 use corbel_proto::scsi::{Condition, Sense, Status, sanitize as wire};
@@ -24,6 +25,9 @@ pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &Sanitize) -> Result<Plan
         _ if command.len > 0 => Err(Sense::invalid_cdb(7, None)),
         SanitizeMethod::BlockErase => {
             start(lu, Erase::Deallocate, command.immediate, command.unrestricted)
+        }
+        SanitizeMethod::CryptoErase => {
+            start(lu, Erase::NewKey, command.immediate, command.unrestricted)
         }
         SanitizeMethod::ExitFailureMode => exit(lu),
     }
@@ -55,6 +59,10 @@ fn exit(lu: &LogicalUnit) -> Result<Plan, Sense> {
         Phase::Open => Ok(Plan::good()),
         Phase::Running => Err(in_progress(lu)),
         Phase::Restricted => Err(Sense::invalid_cdb(1, Some(4))),
+        // What is written now might not be read after a restart.
+        Phase::Unrestricted if lu.volume.cipher.as_ref().is_some_and(|c| !c.is_settled()) => {
+            Err(Condition::SANITIZE_COMMAND_FAILED.into())
+        }
         Phase::Unrestricted => {
             let reply = Reply::good(Vec::new());
             let bytes = lu.volume.sanitization.snapshot_after(true);

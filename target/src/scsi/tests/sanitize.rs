@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::volume::Erase;
+use crate::volume::cipher::{Cipher, WrappingKey};
 use crate::volume::sanitize::Phase;
 
 fn thin() -> Nexus {
@@ -144,4 +145,85 @@ fn what_is_not_understood_or_not_allowed_erases_nothing() {
     let mut locked = nexus(Options { read_only: true, thin: true, ..Options::default() });
     assert_eq!(refusal(&mut locked, &cdb(0x02, 0)), Condition::WRITE_PROTECTED);
     assert_eq!(refusal(&mut locked, &cdb(0x01, 8)), Condition::WRITE_PROTECTED);
+}
+
+fn encrypted(thin: bool) -> Nexus {
+    let wrapping = WrappingKey::new(&[1; 32]);
+    let (cipher, _) = Cipher::fresh(wrapping, &mut |bytes| bytes.fill(2));
+    nexus_of(Options { thin, ..Options::default() }, |volume| volume.encrypted(cipher))
+}
+
+/// REPORT SUPPORTED OPERATION CODES: is SANITIZE there with this service action?
+fn offers(n: &mut Nexus, action: u8) -> bool {
+    let ask = [0xa3, 0x0c, 0x02, 0x48, 0, action, 0, 0, 0, 64, 0, 0];
+    let Action::Respond(reply) = n.begin(&VIEW, &ask).action else { panic!("it answers") };
+    reply.data[1] & 0x07 == 0x03
+}
+
+/// VPD page B1: WABEREQ and WACEREQ.
+fn readable_after(n: &mut Nexus) -> (u8, u8) {
+    let Action::Respond(reply) = n.begin(&VIEW, &[0x12, 1, 0xb1, 0, 64, 0]).action else {
+        panic!("it answers")
+    };
+    (reply.data[7] >> 6, reply.data[7] >> 4 & 3)
+}
+
+#[test]
+fn cryptographic_erase_is_there_where_blocks_are_encrypted_and_nowhere_else() {
+    for (mut n, block_erase, crypto_erase) in [
+        (disk(), false, false),
+        (thin(), true, false),
+        (encrypted(false), false, true),
+        (encrypted(true), true, true),
+    ] {
+        assert!(offers(&mut n, 0x01) && offers(&mut n, 0x1f));
+        assert_eq!((offers(&mut n, 0x02), offers(&mut n, 0x03)), (block_erase, crypto_erase));
+        let told = (u8::from(block_erase), u8::from(crypto_erase));
+        assert_eq!(readable_after(&mut n), told, "erased blocks can be read");
+        if !crypto_erase {
+            assert_eq!(refusal(&mut n, &cdb(0x03, 0)), Condition::INVALID_FIELD_IN_CDB);
+            continue;
+        }
+        assert_eq!(refusal(&mut n, &cdb(0x03, 8)), Condition::INVALID_FIELD_IN_CDB);
+        let plan = n.begin(&VIEW, &cdb(0x03, 0));
+        let Action::Detach(mut media) = begun(&mut n, plan, true).action else {
+            panic!("it goes to the medium")
+        };
+        let request = n.unit().request::<HeapBuffer>(&mut media, Segments::new());
+        assert!(matches!(request.kind, Kind::Erase(Erase::NewKey)));
+    }
+}
+
+/// What was given back would read as noise. WRITE SAME writes what it says, UNMAP or not.
+#[test]
+fn an_encrypted_thin_unit_promises_no_zeros_and_takes_no_unmap() {
+    for (mut n, zeros) in [(thin(), true), (encrypted(true), false)] {
+        let plan = n.begin(&VIEW, &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]);
+        let Action::Respond(reply) = plan.action else { panic!("it answers") };
+        assert_eq!((reply.data[14] & 0x80 != 0, reply.data[14] & 0x40 != 0), (true, zeros));
+        let plan = n.begin(&VIEW, &[0x12, 1, 0xb2, 0, 64, 0]);
+        let Action::Respond(reply) = plan.action else { panic!("it answers") };
+        assert_eq!(reply.data[5], if zeros { 0xe4 } else { 0x60 });
+        let same = n.begin(&VIEW, &[0x41, 0x08, 0, 0, 0, 0, 0, 0, 1, 0]);
+        assert_eq!(same.data_out, 4096);
+        let unmap = n.begin(&VIEW, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]);
+        assert_eq!(sense_of(&unmap).is_none(), zeros);
+    }
+    let unmap = refusal(&mut encrypted(true), &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]);
+    assert_eq!(unmap, Condition::INVALID_COMMAND_OPERATION_CODE);
+}
+
+/// Nobody knows which key the store has then.
+#[test]
+fn a_key_change_that_failed_is_no_way_out_even_where_ause_allowed_one() {
+    let mut n = encrypted(false);
+    let cipher = n.unit().volume.cipher.clone().unwrap();
+    n.unit().volume.sanitization.begin(true).unwrap();
+    n.unit().volume.sanitization.end(false);
+    cipher.unsettle();
+    assert_eq!(refusal(&mut n, &cdb(0x1f, 0)), Condition::SANITIZE_COMMAND_FAILED);
+    cipher.install(&cipher.successor(&mut |bytes| bytes.fill(5)));
+    let plan = n.begin(&VIEW, &cdb(0x1f, 0));
+    begun(&mut n, plan, true);
+    assert!(sense_of(&n.begin(&VIEW, &[0; 6])).is_none());
 }

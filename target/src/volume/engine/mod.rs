@@ -138,6 +138,7 @@ impl<B: Buffer> Engine<B> {
             _ if erasure => None,
             _ => Some(BlockError::Sanitizing),
         };
+        let cipher = volume.cipher.clone();
         let key = self.requests.insert(InFlight {
             generation,
             owner,
@@ -148,7 +149,7 @@ impl<B: Buffer> Engine<B> {
             outstanding: 0,
             failed: refusal,
             sanitizations,
-            job: Job::new(kind),
+            job: Job::new(kind, cipher),
         });
         let id = RequestId::new(key, generation);
         if refusal.is_some() {
@@ -321,7 +322,7 @@ impl<B: Buffer> Engine<B> {
     fn advance<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
         let request = &mut self.requests[key];
         if request.job.is_erasure() {
-            request.prepare_erasure();
+            request.prepare_erasure(&mut |bytes| host.random(bytes));
         }
         let volume = request.volume.id;
         let mut piece = 0u32;
@@ -460,8 +461,9 @@ impl<B: Buffer> Engine<B> {
 
 impl<B: Buffer> InFlight<B> {
     /// Before the next operations of an erasure.
-    fn prepare_erasure(&mut self) {
+    fn prepare_erasure(&mut self, random: &mut dyn FnMut(&mut [u8])) {
         self.job.measure(self.volume.size_bytes());
+        self.job.draw_key(random);
         let (done, all) = self.job.erasure();
         self.volume.sanitization.set_progress(done, all);
         if self.volume.is_gone() {

@@ -3,7 +3,10 @@
 //! A [`Job`] is asked for its [`next`](Job::next) block operations when none of its own is
 //! outstanding; it issues at least one and waits, or says what comes after.
 
+mod cipher;
 mod erase;
+
+use std::sync::Arc;
 
 use corbel_proto::memory::{Buffer, SEGMENT_BYTES_MAX, Slice};
 use smallvec::SmallVec;
@@ -11,6 +14,7 @@ use smallvec::SmallVec;
 use self::erase::Erased;
 use super::{Access, access};
 use crate::host::{BlockError, BlockOp, Extent, Host};
+use crate::volume::cipher::{Cipher, HEADER_BYTES, SLOT_BYTES};
 use crate::volume::request::segments_bytes;
 use crate::volume::{Erase, Kind, Outcome, Segments};
 
@@ -46,6 +50,8 @@ enum Step {
     Filling,
     /// A pass of an erasure is being made stable.
     Settling,
+    /// The media key is being replaced.
+    Renewing,
 }
 
 /// A request's kind and how far it is.
@@ -65,10 +71,14 @@ pub(super) struct Job<B> {
     ended: bool,
     bytes: u64,
     erased: Erased,
+    /// What the volume's blocks are encrypted with, if they are.
+    cipher: Option<Arc<Cipher>>,
+    /// The payload of a write cannot be encrypted where it is.
+    copies: bool,
 }
 
 impl<B: Buffer> Job<B> {
-    pub(super) fn new(kind: Kind<B>) -> Self {
+    pub(super) fn new(mut kind: Kind<B>, cipher: Option<Arc<Cipher>>) -> Self {
         let bytes = match &kind {
             Kind::Read { len, .. } | Kind::Verify { len, .. } | Kind::WriteSame { len, .. } => *len,
             Kind::Write { data, .. }
@@ -77,6 +87,7 @@ impl<B: Buffer> Job<B> {
             Kind::CompareAndWrite { new, .. } => segments_bytes(new),
             Kind::Flush | Kind::Discard(_) | Kind::Status { .. } | Kind::Erase(_) => 0,
         };
+        let copies = cipher.is_some() && !cipher::is_own(&mut kind);
         let (step, scratch, extents) = (Step::Fresh, SmallVec::new(), Vec::new());
         Self {
             kind,
@@ -89,6 +100,8 @@ impl<B: Buffer> Job<B> {
             ended: false,
             bytes,
             erased: Erased::default(),
+            cipher,
+            copies,
         }
     }
 
@@ -128,12 +141,14 @@ impl<B: Buffer> Job<B> {
             Kind::CompareAndWrite { expected, .. } => segments_bytes(expected),
             Kind::Or { data, .. } | Kind::WriteAndVerify { data, .. } => segments_bytes(data),
             Kind::WriteSame { len, .. } => (*len).min(SEGMENT_BYTES_MAX as u64),
+            Kind::Write { data, .. } if self.copies => segments_bytes(data),
             Kind::Erase(Erase::Overwrite { .. }) => SEGMENT_BYTES_MAX as u64,
+            Kind::Erase(_) if self.cipher.is_some() => SLOT_BYTES as u64,
             Kind::Write { .. }
             | Kind::Flush
             | Kind::Discard(_)
             | Kind::Status { .. }
-            | Kind::Erase(Erase::Deallocate) => 0,
+            | Kind::Erase(_) => 0,
         }
     }
 
@@ -193,6 +208,9 @@ impl<B: Buffer> Job<B> {
             }
             (Step::Reading, _) => {
                 self.scratch[piece] = data;
+                if self.cipher.is_some() && result.is_ok() {
+                    self.decrypt(piece);
+                }
                 result
             }
             // A store that cannot deallocate keeps the data: allowed for a hint.
@@ -221,6 +239,16 @@ impl<B: Buffer> Job<B> {
         if failed.is_some() {
             return Progress::Finished;
         }
+        if self.cipher.is_some() {
+            if let Some(progress) = self.renew_key(issue) {
+                return progress;
+            }
+            return self.go_on(&mut |op| issue(op.further(HEADER_BYTES)));
+        }
+        self.go_on(issue)
+    }
+
+    fn go_on(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
         match (&self.kind, self.step) {
             (Kind::Flush, _) => Progress::Finished,
             (Kind::Discard(_), _) => self.discard(issue),
@@ -269,6 +297,9 @@ impl<B: Buffer> Job<B> {
         self.step = Step::Writing;
         if data.is_empty() {
             return Progress::Finished;
+        }
+        if self.cipher.is_some() {
+            return self.write_encrypted(offset, data, issue);
         }
         for data in data {
             let len = u64::from(data.len);
@@ -396,6 +427,9 @@ impl<B: Buffer> Job<B> {
         };
         let (offset, len, unmap) = (*offset, *len, *unmap);
         let zeros = block.as_ref().is_none_or(|b| b.bytes().iter().all(|byte| *byte == 0));
+        if self.cipher.is_some() {
+            return self.fill_encrypted(offset, len, issue);
+        }
         if self.step == Step::Fresh && len > 0 {
             if zeros {
                 self.step = Step::Zeroing;

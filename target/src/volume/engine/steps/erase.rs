@@ -2,6 +2,7 @@
 
 use corbel_proto::memory::Buffer;
 
+use super::cipher::Renewal;
 use super::{FILL_DEPTH, Job, Progress, Step};
 use crate::host::BlockOp;
 use crate::volume::{Erase, Kind};
@@ -18,6 +19,10 @@ pub(super) struct Erased {
     passes: u8,
     /// The store cannot deallocate: it zeroes in another way.
     keeps_room: bool,
+    /// The replacement of the media key, until it is done.
+    pub(super) renewal: Option<Box<Renewal>>,
+    /// It is done.
+    pub(super) renewed: bool,
 }
 
 impl<B: Buffer> Job<B> {
@@ -43,6 +48,9 @@ impl<B: Buffer> Job<B> {
     /// Bytes that the operations issued last are about.
     pub(in crate::volume::engine) const fn batch(&self) -> u64 {
         match self.step {
+            Step::Filling if self.cipher.is_some() => {
+                corbel_proto::memory::SEGMENT_BYTES_MAX as u64
+            }
             Step::Filling => FILL_DEPTH * corbel_proto::memory::SEGMENT_BYTES_MAX as u64,
             _ => 0,
         }
@@ -62,6 +70,9 @@ impl<B: Buffer> Job<B> {
     }
 
     pub(super) fn erase(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        if matches!(self.kind, Kind::Erase(Erase::NewKey)) {
+            return Progress::Finished;
+        }
         if self.cursor < self.erased.size {
             return match &self.kind {
                 Kind::Erase(Erase::Deallocate) => self.deallocate(issue),
@@ -93,6 +104,9 @@ impl<B: Buffer> Job<B> {
     }
 
     fn overwrite(&mut self, issue: &mut dyn FnMut(BlockOp<B>)) -> Progress {
+        if self.cipher.is_some() {
+            return self.fill_encrypted(0, self.erased.size, issue);
+        }
         if self.step != Step::Filling {
             self.step = Step::Filling;
             self.lay_pattern();
@@ -111,7 +125,7 @@ impl<B: Buffer> Job<B> {
     }
 
     /// Repeats the block, as this pass has it, over the pattern buffer.
-    fn lay_pattern(&mut self) {
+    pub(super) fn lay_pattern(&mut self) {
         let Kind::Erase(Erase::Overwrite { block, invert, .. }) = &self.kind else { return };
         let Some(pattern) = &mut self.scratch[0] else { unreachable!("lent at the first gate") };
         let flip = if *invert && self.erased.passes % 2 == 1 { 0xff } else { 0 };
