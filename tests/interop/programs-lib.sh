@@ -18,7 +18,7 @@ make_net() { # [MTU]
   for interface in lo shelf0 client0; do ip -n "$NS" link set "$interface" up; done
 }
 
-# $WORK/disk.img as shelf 0 slot 0 on shelf0 and as LUN $LUN of $IQN, by four threads.
+# $WORK/disk.img (or $DISK, with $OPTION) as shelf 0 slot 0 on shelf0 and as LUN $LUN of $IQN, by four threads.
 serve_disk() {
   truncate -s 64M "$WORK/disk.img"
   config <<TOML
@@ -27,6 +27,7 @@ $(daemon_section | sed 's/^threads = .*/threads = 4/')
 [[export]]
 name = "disk"
 path = "${DISK:-$WORK/disk.img}"
+${OPTION:-}
 aoe = [{ shelf = 0, slot = 0, interfaces = ["shelf0"] }]
 iscsi = [{ target = "$IQN", lun = $LUN }]
 
