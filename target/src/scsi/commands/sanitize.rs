@@ -31,9 +31,6 @@ pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &Sanitize) -> Result<Plan
             let unrestricted = command.unrestricted;
             start(lu, Erase::NewKey, command.immediate, Purpose::Sanitize { unrestricted })
         }
-        SanitizeMethod::CryptoErase => {
-            start(lu, Erase::NewKey, command.immediate, command.unrestricted)
-        }
         SanitizeMethod::ExitFailureMode => exit(lu),
     }
 }
