@@ -314,8 +314,8 @@ impl<B: Buffer> Transfer<B> {
         true
     }
 
-    /// A Data-Out of `len` bytes that was accepted never comes whole: its connection is gone. Before
-    /// [`Self::restart`].
+    /// A Data-Out of `len` bytes that was accepted never comes whole: its connection is gone.
+    /// Before [`Self::restart`].
     pub fn cut_off(&mut self, data: &DataOut, len: u32) {
         if len > 0 {
             self.lost.push((data.offset, data.offset + len));

@@ -343,20 +343,7 @@ impl Peer {
                 put(answer, "TargetAlias", alias);
             }
         }
-        let mut terms = limits.clone();
-        terms.connections_max = grant.terms.connections_max;
-        terms.recovery_level_max = grant.terms.recovery_level_max;
-        if terms.recovery_level_max == 2 {
-            terms.time2retain_s = TIME2RETAIN_S;
-        }
-        let required = grant.digests_required;
-        for (required, digests) in
-            [(required.header, &mut terms.header_digests), (required.data, &mut terms.data_digests)]
-        {
-            if required {
-                digests.retain(|digest| *digest != Digest::None);
-            }
-        }
+        let terms = terms(limits, &grant);
         let security = match grant.authentication {
             None if request.current != Stage::Security => Security::Open,
             _ => Security::ExpectMethod,
@@ -510,6 +497,25 @@ impl Peer {
             exp_cmd_sn: request.cmd_sn,
         })
     }
+}
+
+/// What our side offers, within what the target lets an initiator ask for.
+fn terms(limits: &Limits, grant: &Grant) -> Limits {
+    let mut terms = limits.clone();
+    terms.connections_max = grant.terms.connections_max;
+    terms.recovery_level_max = grant.terms.recovery_level_max;
+    if terms.recovery_level_max == 2 {
+        terms.time2retain_s = TIME2RETAIN_S;
+    }
+    let required = grant.digests_required;
+    for (required, digests) in
+        [(required.header, &mut terms.header_digests), (required.data, &mut terms.data_digests)]
+    {
+        if required {
+            digests.retain(|digest| *digest != Digest::None);
+        }
+    }
+    terms
 }
 
 /// Judges the initiator's CHAP response and, if it asks, proves ourselves. Gives its CHAP_N.

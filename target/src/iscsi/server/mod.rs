@@ -492,51 +492,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         works && self.conns.is_empty() && self.sessions.is_empty()
     }
 
-    /// From now on these are the targets. Sessions of targets that are gone, or closed to their
-    /// initiator, end; the others learn of changed logical units.
-    pub fn set_targets<H>(&mut self, targets: Arc<Targets<D>>, cx: &mut Context<'_, B, H>)
-    where
-        H: Host<Memory = B, Buf = B>,
-    {
-        self.targets = targets;
-        let (mut lost, mut gone) = (Vec::new(), Vec::new());
-        for (&tsih, session) in &mut self.sessions {
-            let Some(name) = &session.admission.target else { continue };
-            let target = self.targets.find(name);
-            gone.extend(target.is_none().then_some(tsih));
-            lost.extend(session.members.ids().into_iter().filter(|id| {
-                let peer = self.conns.get(id.key()).map(|conn| conn.peer);
-                let initiator = &session.admission.initiator;
-                let stays = |target: &&Arc<Target<D>>| {
-                    peer.is_some_and(|p| target.allow.admits(initiator, p.ip()))
-                };
-                target.filter(stays).is_none()
-            }));
-            let Some(target) = target else { continue };
-            let same = |old: &Arc<Target<D>>| {
-                old.luns.len() == target.luns.len()
-                    && old
-                        .luns
-                        .iter()
-                        .zip(&target.luns)
-                        .all(|((a, x), (b, y))| a == b && x.volume() == y.volume())
-            };
-            if !session.target.as_ref().is_some_and(same) {
-                session.reach.luns_generation += 1;
-            }
-            session.reach.luns = target.lun_list();
-            session.reach.groups = target.groups.iter().map(|group| group.tag).collect();
-            session.target = Some(target.clone());
-        }
-        for id in lost {
-            tracing::info!(conn = id.0, "target is gone: session ends");
-            self.close(id, cx);
-        }
-        for tsih in gone {
-            self.expire_all(tsih, cx);
-        }
-    }
-
     fn all(&self) -> Vec<ConnId> {
         self.conns.iter().map(|(key, conn)| ConnId::new(key, conn.generation)).collect()
     }

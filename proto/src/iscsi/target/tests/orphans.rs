@@ -87,7 +87,8 @@ proptest! {
                 let ttt = R2t::parse(&pdu).ttt;
                 for (data_sn, part) in (0..).zip(&parts) {
                     let offset = u32::try_from(part.start).unwrap();
-                    stream.extend(talk.wire(out(ttt, data_sn, offset, data_sn == 1), &bytes[part.clone()]));
+                    let pdu = out(ttt, data_sn, offset, data_sn == 1);
+                    stream.extend(talk.wire(pdu, &bytes[part.clone()]));
                 }
             }
         }
