@@ -312,14 +312,7 @@ impl Cdb {
             }),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
             0x48 => Command::Sanitize(self.sanitize()?),
-            0x83 => match self.0[1] & 0x1f {
-                0x00 => Command::ExtendedCopy { len: self.u32(10) },
-                action => Command::Token {
-                    writes: action == WRITE_USING_TOKEN,
-                    list_id: self.u32(6),
-                    len: self.u32(10),
-                },
-            },
+            0x83 => self.third_party_copy(),
             0x84 => self.receive_copy_results(),
             0x89 => {
                 let blocks = u32::from(self.unprotected()?.0[13]);
@@ -345,6 +338,17 @@ impl Cdb {
             0xa4 => Command::SetPortGroups { len: self.u32(6) },
             _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
         })
+    }
+
+    fn third_party_copy(&self) -> Command {
+        let len = self.u32(10);
+        match self.0[1] & 0x1f {
+            0x00 => Command::ExtendedCopy { len },
+            action => {
+                let writes = action == WRITE_USING_TOKEN;
+                Command::Token { writes, list_id: self.u32(6), len }
+            }
+        }
     }
 
     fn receive_copy_results(&self) -> Command {

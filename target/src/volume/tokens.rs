@@ -9,8 +9,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Tokens of a volume at a time, ended ones included.
-const TOKENS_MAX: usize = 256;
+/// Tokens of a volume at a time, ended ones included. Each change is compared with all of them.
+const TOKENS_MAX: usize = 64;
 
 /// Why a token does not name anything any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Named {
     pub ranges: Vec<(u64, u64)>,
     revoked: AtomicBool,
     expired: AtomicBool,
+    /// It was used at least once.
+    used: AtomicBool,
     inactivity: u32,
     /// Seconds it has left without a use.
     left: AtomicU32,
@@ -58,12 +60,16 @@ impl Tokens {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A token for these ranges, by its number; `None` if there are too many.
+    /// A token for these ranges, by its number. If there are too many, one that has ended makes
+    /// room, or else the oldest that was used and is not just now: hosts seldom use one twice.
+    /// `None` if all wait for their first use.
     pub fn make(&self, ranges: Vec<(u64, u64)>, inactivity: u32) -> Option<u64> {
         let mut all = self.lock();
         if all.len() >= TOKENS_MAX {
             let ended = |one: &Arc<Named>| !one.is_valid() || one.expired.load(Ordering::Relaxed);
-            let at = all.iter().position(ended)?;
+            let idle =
+                |one: &Arc<Named>| one.used.load(Ordering::Relaxed) && Arc::strong_count(one) == 1;
+            let at = all.iter().position(ended).or_else(|| all.iter().position(idle))?;
             all.remove(at);
         }
         let id = self.ids.fetch_add(1, Ordering::Relaxed) + 1;
@@ -72,6 +78,7 @@ impl Tokens {
             ranges,
             revoked: AtomicBool::new(false),
             expired: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             inactivity,
             left: AtomicU32::new(inactivity),
         }));
@@ -93,6 +100,7 @@ impl Tokens {
             return Err(Ended::Expired);
         }
         one.left.store(one.inactivity, Ordering::Relaxed);
+        one.used.store(true, Ordering::Relaxed);
         Ok(one.clone())
     }
 
@@ -205,6 +213,12 @@ mod tests {
         let fresh = tokens.make(vec![(0, 512)], 9).unwrap();
         assert!(!ids.contains(&fresh));
         assert_eq!(tokens.find(ids[1]).err(), Some(Ended::Unknown));
+        let at_work = tokens.find(ids[4]).unwrap();
+        tokens.find(ids[5]).unwrap();
+        assert!(tokens.make(vec![(0, 512)], 9).is_some(), "one that was used makes room");
+        assert_eq!(tokens.find(ids[5]).err(), Some(Ended::Unknown));
+        assert_eq!(tokens.make(vec![(0, 512)], 9), None);
+        assert!(at_work.is_valid());
         tokens.delete(fresh);
         assert_eq!(tokens.find(fresh).err(), Some(Ended::Unknown));
     }
