@@ -233,13 +233,14 @@ pub fn characteristics(rotational: bool, erasable: bool) -> Vec<u8> {
 }
 
 /// The body of page B2 (SBC-3 6.5.4): deallocation by UNMAP and WRITE SAME; `zeroes`: what was
-/// deallocated reads as zeros.
-pub fn provisioning(thin: bool, zeroes: bool) -> Vec<u8> {
+/// deallocated reads as zeros; `exponent`: log2 of the blocks of a threshold set, 0 without
+/// thresholds.
+pub fn provisioning(thin: bool, zeroes: bool, exponent: u8) -> Vec<u8> {
     if !thin {
         return vec![0; 4];
     }
     let lbprz = u8::from(zeroes) << 2;
-    vec![0, 0xe0 | lbprz, 0x02, 0] // LBPU, LBPWS, LBPWS10; thin provisioned
+    vec![exponent, 0xe0 | lbprz, 0x02, 0] // LBPU, LBPWS, LBPWS10; thin provisioned
 }
 
 /// The body of page 86: no protection, simple, ordered and head-of-queue tasks, and no volatile
@@ -357,8 +358,8 @@ mod tests {
 
     #[test]
     fn provisioning_is_silent_unless_thin() {
-        assert_eq!(provisioning(false, true), [0; 4]);
-        assert_eq!(provisioning(true, true), [0, 0xe4, 2, 0]);
-        assert_eq!(provisioning(true, false), [0, 0xe0, 2, 0]);
+        assert_eq!(provisioning(false, true, 11), [0; 4]);
+        assert_eq!(provisioning(true, true, 11), [11, 0xe4, 2, 0]);
+        assert_eq!(provisioning(true, false, 0), [0, 0xe0, 2, 0]);
     }
 }

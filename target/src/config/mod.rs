@@ -208,6 +208,8 @@ pub struct Export {
     pub thin: bool,
     /// Bytes a second that SANITIZE writes at most; 0 is no limit.
     pub sanitize_rate: u64,
+    /// Initiators of a thin unit are told when less room than this is left; 0 is never.
+    pub space_warning: u64,
     /// When an AoE write is acknowledged.
     pub acknowledge: Acknowledge,
     /// Direct I/O.
@@ -239,6 +241,7 @@ impl Export {
             removable: false,
             thin: false,
             sanitize_rate: 0,
+            space_warning: 0,
             acknowledge: Acknowledge::default(),
             direct: Direct::default(),
             serial: None,

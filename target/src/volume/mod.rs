@@ -9,6 +9,7 @@ pub mod identity;
 pub mod range_lock;
 pub mod request;
 pub mod sanitize;
+pub mod space;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -77,6 +78,8 @@ pub struct Options {
     pub thin: bool,
     /// Bytes a second that a sanitize operation writes at most; 0 is no limit.
     pub sanitize_rate: u64,
+    /// Initiators of a thin unit are told when less room than this is left; 0 is never.
+    pub space_warning: u64,
 }
 
 /// What was done on a volume.
@@ -122,6 +125,8 @@ pub struct Volume {
     pub reservations: Reservations,
     /// Whether everything on it is being made unreadable.
     pub sanitization: sanitize::Sanitization,
+    /// How much room it takes and has left, where that is known.
+    pub space: space::Space,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -149,6 +154,7 @@ impl Volume {
             ranges: range_lock::RangeLock::default(),
             reservations: Reservations::default(),
             sanitization: sanitize::Sanitization::default(),
+            space: space::Space::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),

@@ -5,6 +5,7 @@ use corbel_proto::scsi::inquiry::{DISK, Inquiry};
 use corbel_proto::scsi::vpd::{self, Designator};
 use corbel_proto::scsi::{Sense, ascii_field};
 
+use super::provisioning;
 use crate::scsi::{LogicalUnit, Plan, View, limits};
 use crate::volume::identity::{REVISION, VENDOR};
 
@@ -68,7 +69,8 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
             vpd::characteristics(volume.facts.rotational, limits::erasable(volume))
         }
         vpd::LOGICAL_BLOCK_PROVISIONING => {
-            vpd::provisioning(limits::thin(volume), volume.facts.discard_zeroes)
+            let thin = limits::thin(volume);
+            vpd::provisioning(thin, volume.facts.discard_zeroes, provisioning::exponent(lu))
         }
         vpd::INSTANCE => match lu.instance() {
             Some(instance) => [instance.boot, instance.process].concat(),
