@@ -10,6 +10,7 @@ pub mod range_lock;
 pub mod request;
 pub mod sanitize;
 pub mod space;
+pub mod tokens;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -127,6 +128,8 @@ pub struct Volume {
     pub sanitization: sanitize::Sanitization,
     /// How much room it takes and has left, where that is known.
     pub space: space::Space,
+    /// Tokens that name blocks of it as they are.
+    pub tokens: tokens::Tokens,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -155,6 +158,7 @@ impl Volume {
             reservations: Reservations::default(),
             sanitization: sanitize::Sanitization::default(),
             space: space::Space::default(),
+            tokens: tokens::Tokens::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
@@ -193,6 +197,8 @@ impl Volume {
         let whole = size_bytes - size_bytes % u64::from(self.facts.block_bytes);
         if self.size_bytes.swap(whole, Ordering::AcqRel) != whole {
             self.size_generation.fetch_add(1, Ordering::AcqRel);
+            // Who changed the size may have changed more.
+            self.tokens.written(0, u64::MAX);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::host::ShardId;
 use crate::volume::{Erase, Facts, Identity, Kind, Options, VolumeId};
 
 mod erase;
+mod tokens;
 
 type Op = (VolumeId, BlockOp<HeapBuffer>, BlockToken);
 
