@@ -7,6 +7,7 @@ NAME=guest-sg-$kernel
 
 "$TESTS/guest/net.sh" up "$NS" 2 1500
 truncate -s 64M "$WORK/disk.img"
+truncate -s 16M "$WORK/spare.img"
 config <<TOML
 $(daemon_section)
 
@@ -17,6 +18,13 @@ thin = true
 alua = "explicit"
 port_groups = [{ group = 1, preferred = true }]
 iscsi = [{ target = "$IQN", lun = $LUN }]
+
+[[export]]
+name = "spare" # to be copied to and to be erased; slowly enough to be watched at it
+path = "$WORK/spare.img"
+thin = true
+sanitize_rate = "512 KiB"
+iscsi = [{ target = "$IQN", lun = $((LUN + 1)) }]
 
 [[target]]
 name = "$IQN"
@@ -38,7 +46,7 @@ host_action() {
 
 mkdir -p "$WORK/share"
 cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
-run_guest 2 1500 "$kernel" 500 "$TESTS/interop/in-guest-sg.sh" &
+run_guest 2 1500 "$kernel" 1500 "$TESTS/interop/in-guest-sg.sh" &
 guest=$!
 PIDS+=("$guest")
 serve_requests "$guest"
