@@ -18,10 +18,21 @@ TARGET_PID='' PIDS=()
 fail() { echo "FAIL $NAME: $*"; exit 1; }
 pass() { echo "PASS $NAME: $*"; }
 
+any_lives() { # PID…
+  local pid
+  for pid in "$@"; do ! kill -0 "$pid" 2>/dev/null || return 0; done
+  return 1
+}
+
 # Runs to the end of every script, whatever ended it.
 cleanup() {
   local rc=$? pid
   trap '' INT TERM
+  for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done # a guest's runner ends its guest
+  for _ in $(seq 50); do
+    any_lives "${PIDS[@]}" || break
+    sleep 0.1
+  done
   for pid in "${PIDS[@]}" $TARGET_PID; do
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
@@ -105,8 +116,11 @@ run_guest() { # NICS MTU KERNEL TIMEOUT SCRIPT… ; $WORK/share is the script's 
   local nics=$1 mtu=$2 kernel=$3 timeout=$4
   shift 4
   mkdir -p "$WORK/share"
-  "$TESTS/guest/run.sh" --net "$NS:$nics" --mtu "$mtu" --kernel "$kernel" --timeout "$timeout" \
-    --share "$WORK/share" --env "LUN=$LUN" --env "IQN=$IQN" "$@"
+  set -- "$TESTS/guest/run.sh" --net "$NS:$nics" --mtu "$mtu" --kernel "$kernel" \
+    --timeout "$timeout" --share "$WORK/share" --env "LUN=$LUN" --env "IQN=$IQN" "$@"
+  # In the background it takes this shell's place, so that the pid of `run_guest … &` is its own.
+  [ "$BASHPID" = $$ ] || exec "$@"
+  "$@"
 }
 
 # Guest and host step together by files in the shared folder: the guest makes ask.X, the host calls
