@@ -12,32 +12,36 @@ use crate::scsi::{Kept, LogicalUnit, Nexus, Plan, Reply, View};
 const LIST_BYTES_MAX: u32 = 16 << 10;
 
 const MODE_SELECT: [u8; 2] = [0x15, 0x55];
+const MODE_SENSE: [u8; 2] = [0x1a, 0x5a];
 const PERSISTENT_RESERVE: [u8; 2] = [0x5e, 0x5f];
 const READ_CAPACITY: [u8; 2] = [0x25, 0x9e];
 const REPORT_GROUPS: (u8, Option<u8>) = (0xa3, Some(0x0a));
 const SET_GROUPS: u8 = 0xa4;
 
-/// Why a command is refused at a port in this state (SPC-4 5.15.2.4), if it is. Beyond what the
-/// standard asks for, a port in standby tells the capacity and which commands there are: a host
-/// that finds the unit here first can then make a disk of it.
+/// Why a command is refused at a port in this state (SPC-4 5.15.2.4), if it is.
+///
+/// Beyond what the standard asks for, a port in standby tells which commands there are, and one in
+/// any state the capacity and the mode pages. A host that finds the unit here first can then make a
+/// disk of it. One that looks again, as Linux does after a connection was lost, does not take it
+/// for empty, or for a disk without a write cache, which it would not flush any more.
 pub(in crate::scsi) fn refusal(state: AccessState, op: &Opcode) -> Option<Condition> {
     let report = (op.code, op.service_action) == REPORT_GROUPS;
     let set = op.code == SET_GROUPS;
-    let identify = op.class == Class::Identify;
+    let capacity = READ_CAPACITY.contains(&op.code) && op.class == Class::Medium;
+    let found = op.class == Class::Identify || capacity || MODE_SENSE.contains(&op.code);
     match state {
         AccessState::Optimized | AccessState::NonOptimized | AccessState::BlockDependent => None,
         AccessState::Standby => {
             let listed = MODE_SELECT.contains(&op.code) || PERSISTENT_RESERVE.contains(&op.code);
-            let capacity = READ_CAPACITY.contains(&op.code) && op.class == Class::Medium;
-            let runs = identify || listed || set || capacity || op.class == Class::Inspect;
+            let runs = found || listed || set || op.class == Class::Inspect;
             (!runs).then_some(Condition::TARGET_PORT_IN_STANDBY_STATE)
         }
         AccessState::Unavailable | AccessState::Offline => {
-            let runs = identify || report || set;
+            let runs = found || report || set;
             (!runs).then_some(Condition::TARGET_PORT_IN_UNAVAILABLE_STATE)
         }
         AccessState::Transitioning => {
-            let runs = identify || report;
+            let runs = found || report;
             (!runs).then_some(Condition::ASYMMETRIC_ACCESS_STATE_TRANSITION)
         }
     }
