@@ -21,7 +21,7 @@ done
 # No systemd: guest/init starts udevd and then the test, which starts what it needs itself.
 packages="busybox-static kmod udev iproute2 iputils-ping procps psmisc util-linux
  open-iscsi multipath-tools kpartx lvm2 dmsetup aoetools fio sg3-utils hdparm smartmontools
- e2fsprogs xfsprogs nbd-client nftables tcpdump python3-minimal fdisk"
+ e2fsprogs xfsprogs nbd-client nftables tcpdump python3-minimal fdisk fence-agents-scsi"
 
 # What is kept of a kernel's modules, below kernel/; the rest would only cost depmod time.
 module_paths="arch crypto lib block mm virt fs
