@@ -4,6 +4,7 @@
 //! What the house tolerates for now stands in `ratchet.txt`, with an amount that may only shrink.
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod crates;
 mod guards;
 mod ratchet;
@@ -92,6 +93,11 @@ fn every_fuzz_target_has_a_corpus_that_is_replayed() {
 #[test]
 fn cargo_builds_nowhere_near_the_target_crate() {
     assert_tidy(guards::build_folder(&root()));
+}
+
+#[test]
+fn every_command_and_key_has_its_row_and_every_test_that_docs_name_exists() {
+    assert_tidy(conformance::all(&source::text_files()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::source::Source;
-use crate::{Finding, crates, guards, ratchet, rooms, shape};
+use crate::{Finding, conformance, crates, guards, ratchet, rooms, shape};
 
 fn rules(findings: &[Finding]) -> Vec<&'static str> {
     findings.iter().map(|finding| finding.rule).collect()
@@ -156,4 +156,45 @@ fn the_ratchet_holds_and_only_loosens_downwards() {
     assert!(ratchet::compare(vec![finding(701)], ratchet)[0].contains("701 lines; split it"));
     assert!(ratchet::compare(vec![finding(650)], ratchet)[0].contains("lower"));
     assert_eq!(ratchet::compare(vec![finding(601)], "").len(), 1);
+}
+
+#[test]
+fn a_command_without_row_section_or_test_is_found() {
+    assert_eq!(conformance::names("A, B (6, 10), C"), ["A(6)", "A(10)", "B(6)", "B(10)", "C"]);
+    let page = "| command | section | notes | tests |\n|---|---|---|---|\n\
+                | READ (6, 10) | SBC 5.11 | | cu Read* |\n\
+                | RESERVE IN | SPC 6.15 | | `reservation/tests.rs` |\n\
+                | UNMAP | SBC 5.28 | if thin | |\n| VERIFY (16) | | | cu Verify |\n";
+    let found = |command, is_action| conformance::commands(page, &[(command, is_action)]).len();
+    for (command, is_action) in
+        [("READ(6)", false), ("READ(10)", false), ("RESERVE IN READ KEYS", true)]
+    {
+        assert_eq!(found(command, is_action), 0, "{command}");
+    }
+    for command in ["READ(12)", "READ CAPACITY(10)", "UNMAP", "VERIFY(16)", "RESERVE IN READ"] {
+        assert_eq!(found(command, false), 1, "{command}");
+    }
+}
+
+#[test]
+fn a_key_without_a_row_is_found() {
+    let page = "| HeaderDigest, DataDigest | 13.1 | agreed | test |\n| Markers | obsolete |\n";
+    let rules =
+        "rule(\"DataDigest\", Kind::Digest)\nrule(\"Markers\", Kind::Fixed)\nrule(SEGMENT, 1)";
+    let found: Vec<_> =
+        conformance::keys(page, rules).into_iter().map(|finding| finding.what).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("Markers ") && found[1].starts_with("MaxRecvData"), "{found:?}");
+}
+
+#[test]
+fn a_test_that_is_named_and_not_there_is_found() {
+    let page = "the_test_is_there, the_test_is_gone; a_config_key `scsi/tests.rs` `scsi/none.rs`";
+    let found = conformance::names_of_tests(
+        &Source::new("docs/scsi.md", page),
+        |name| name == "the_test_is_there",
+        |path| path == "scsi/tests.rs",
+    );
+    let found: Vec<_> = found.into_iter().map(|finding| finding.what).collect();
+    assert_eq!(found, ["there is no test the_test_is_gone", "there is no file scsi/none.rs"]);
 }

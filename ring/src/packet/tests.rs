@@ -14,6 +14,7 @@ use crate::reactor::{Completion, Config, Event, File, Op, Reactor};
 use crate::store::{self, Spec, Store};
 use crate::wake::Waker;
 
+mod full;
 mod held;
 mod order;
 

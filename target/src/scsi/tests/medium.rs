@@ -1,5 +1,7 @@
 //! Commands about the medium beyond reading and writing.
 
+use corbel_proto::scsi::unmap;
+
 use super::*;
 use crate::host::Extent;
 
@@ -74,6 +76,38 @@ fn defect_lists_are_empty_and_of_the_format_asked_for() {
     assert_eq!(data(n.begin(&VIEW, &[0x37, 0, 0x1d, 0, 0, 0, 0, 0, 32, 0])), [0, 0x1d, 0, 0]);
     let twelve = [0xb7, 0x0d, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
     assert_eq!(data(n.begin(&VIEW, &twelve)), [0, 0x0d, 0, 0, 0, 0, 0, 0]);
+}
+
+/// tgt cut lengths of 4 GiB and more to 32 bits.
+#[test]
+fn unmap_of_four_gigabytes_is_four_gigabytes_and_sums_do_not_wrap() {
+    let small = thin();
+    let volume = &small.unit().volume;
+    let (identity, facts) = (volume.identity.clone(), volume.facts.clone());
+    let options = Options { thin: true, ..Options::default() };
+    let volume = Volume::new(VolumeId(1), "v".into(), identity, facts, options, 1 << 45);
+    let mut n = Nexus::new(Arc::new(LogicalUnit::new(Arc::new(volume))), &VIEW);
+    n.begin(&VIEW, &[0; 6]);
+    let mut unmap = |extents: &[(u64, u32)]| {
+        let extents: Vec<_> =
+            extents.iter().map(|&(lba, blocks)| unmap::Extent { lba, blocks }).collect();
+        let list = unmap::emit(&extents).unwrap();
+        let plan = n.begin(&VIEW, &[0x42, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
+        let Action::Parameters(command) = plan.action else { panic!("UNMAP takes a list") };
+        let plan = n.resume(&VIEW, command, &list);
+        match sense_of(&plan) {
+            Some(sense) => Err(sense.condition),
+            None => Ok(request(&n, plan, 0).kind),
+        }
+    };
+    let Ok(Kind::Discard(ranges)) = unmap(&[(1 << 32, 1 << 20)]) else { panic!("a discard") };
+    assert_eq!(ranges, [(1 << 44, 1 << 32)]);
+    for extents in [[(0, 1 << 20), (1 << 21, 1)], [(0, u32::MAX), (0, u32::MAX)]] {
+        let refused = unmap(&extents).expect_err("more than page B0 says");
+        assert_eq!(refused, Condition::INVALID_FIELD_IN_PARAMETER_LIST);
+    }
+    let behind = unmap(&[(u64::MAX, 1)]).expect_err("there is no such block");
+    assert_eq!(behind, Condition::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
 }
 
 #[test]

@@ -33,22 +33,28 @@ fn window_is_closed_by_work_outstanding_and_never_goes_back() {
 /// tgt wrote outside its buffer; LIO, libiscsi's tests: DataSN.
 #[test]
 fn data_outside_what_was_asked_for_is_rejected_and_fails_the_write_only() {
-    let mut talk = Talk::logged_in(&terms());
-    talk.command(1, 4096, Some((&[], false)));
-    talk.expect_command();
-    talk.conn.begin_data_out(1, 4096, &mut talk.arena);
-    let r2t = R2t::parse(&talk.one().0);
-    talk.data_out(1, r2t.ttt, 0, 1 << 30, &[1; 512], false);
-    assert!(matches!(talk.conn.poll(), Some(Event::DataFailed { itt: 1, fault: TaskFault::Data })));
-    let (bhs, data) = talk.one();
-    assert_eq!(Reject::parse(&bhs).reason, Some(RejectReason::ProtocolError));
-    assert_eq!((data.len(), data[0]), (48, 0x05));
-    talk.data_out(1, r2t.ttt, 0, 0, &[1; 4096], true);
-    assert!(talk.heard().is_empty() && talk.conn.poll().is_none());
-    talk.good(1, 0);
-    assert!(is(&talk.one(), Opcode::ScsiResponse));
-    talk.command(2, 0, None);
-    assert_eq!(talk.expect_command().itt, 2);
+    for (other_tag, offset, bytes) in
+        [(0, 1 << 30, 512), (0, 3840, 512), (0, u32::MAX, 512), (0, 0, 4608), (1, 0, 512)]
+    {
+        let mut talk = Talk::logged_in(&terms());
+        talk.command(1, 4096, Some((&[], false)));
+        talk.expect_command();
+        talk.conn.begin_data_out(1, 4096, &mut talk.arena);
+        let r2t = R2t::parse(&talk.one().0);
+        talk.data_out(1, r2t.ttt ^ other_tag, 0, offset, &vec![1; bytes], false);
+        let event = talk.conn.poll();
+        let failed = matches!(event, Some(Event::DataFailed { itt: 1, fault: TaskFault::Data }));
+        assert!(failed, "{other_tag} {offset} {bytes}: {event:?}");
+        let (bhs, data) = talk.one();
+        assert_eq!(Reject::parse(&bhs).reason, Some(RejectReason::ProtocolError));
+        assert_eq!((data.len(), data[0]), (48, 0x05));
+        talk.data_out(1, r2t.ttt, 0, 0, &[1; 4096], true);
+        assert!(talk.heard().is_empty() && talk.conn.poll().is_none());
+        talk.good(1, 0);
+        assert!(is(&talk.one(), Opcode::ScsiResponse));
+        talk.command(2, 0, None);
+        assert_eq!(talk.expect_command().itt, 2);
+    }
 }
 
 /// libiscsi takes a Reject that names a command already answered for a broken connection.

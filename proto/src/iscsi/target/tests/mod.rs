@@ -398,5 +398,11 @@ fn four_gigabytes_announced_cost_nothing() {
     assert_eq!(talk.arena.in_use(), 0);
     talk.conn.begin_data_out(1, 512, &mut talk.arena);
     assert!(talk.arena.in_use() <= 256 * 1024);
-    assert_eq!(R2t::parse(&talk.one().0).bytes, 512);
+    let asked = R2t::parse(&talk.one().0);
+    assert_eq!(asked.bytes, 512);
+    talk.data_out(1, asked.ttt, 0, 0, &[7; 512], true);
+    assert_eq!(talk.gathered(), [7; 512]);
+    talk.good(1, 512);
+    let residual = ScsiResponse::parse(&talk.one().0).unwrap().residual;
+    assert_eq!(residual, Residual::Underflow(u32::MAX - 512));
 }

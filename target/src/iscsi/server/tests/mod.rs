@@ -8,6 +8,7 @@ mod pings;
 mod recovery;
 mod steps;
 mod task_set;
+mod units;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -104,12 +105,16 @@ const TARGET: &str = "iqn.2026-11.org.example:disk";
 
 fn targets(allow: Allow) -> Arc<Targets<Disk>> {
     let facts = Facts { volatile_cache: false, ..Facts::volatile(512) };
-    let (identity, options) = (Identity::from_source("t"), Options::default());
-    let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 20);
+    let disk = |id| {
+        let (identity, options) = (Identity::from_source("t"), Options::default());
+        let facts = facts.clone();
+        let volume = Volume::new(VolumeId(id), "v".into(), identity, facts, options, 1 << 20);
+        Arc::new(Disk(Arc::new(volume)))
+    };
     let target = Target {
         name: TARGET.parse().unwrap(),
         alias: None,
-        luns: BTreeMap::from([(0, Arc::new(Disk(Arc::new(volume))))]),
+        luns: BTreeMap::from([(0, disk(0)), (5, disk(5))]),
         groups: vec![PortalGroup { tag: 1, portals: vec!["0.0.0.0:3260".parse().unwrap()] }],
         allow,
         chap: None,
@@ -313,8 +318,13 @@ impl Client {
         self.command_as(Attribute::Simple, world, (itt, opcode, blocks));
     }
 
-    fn command_as(
+    fn command_as(&mut self, attribute: Attribute, world: &mut World, what: (u32, u8, u8)) {
+        self.command_on(0, attribute, world, what);
+    }
+
+    fn command_on(
         &mut self,
+        lun: u16,
         attribute: Attribute,
         world: &mut World,
         (itt, opcode, blocks): (u32, u8, u8),
@@ -328,7 +338,7 @@ impl Client {
             read: opcode == 0x28,
             write: opcode == 0x2a,
             attribute,
-            lun: WireLun::new(0),
+            lun: WireLun::new(lun),
             itt,
             edtl: bytes,
             cmd_sn: self.cmd_sn,
