@@ -11,7 +11,8 @@
 #   initiator-cli                                the initiator's commands, in a network namespace
 #   bench                                        the load generator, in a network namespace
 #   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
-#   guest-sg                                     sg3-utils and ALUA from a guest's own initiator
+#   guest-sg guest-multipath                     sg3-utils, and ALUA, with a guest's own initiator
+#   guest-fencing                                fence_scsi, between two guests
 #   guest-ublk guest-nbd                         the initiator's block devices
 #   guest-initiator guest-lio                    the initiator while paths die
 # env: CORBEL_GUEST_CACHE (kernels and root image of the guests; default /tmp/corbel-guest)
@@ -29,13 +30,14 @@ log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance
   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage nbd attach
   initiator-cli bench
-  guest-aoe guest-iscsi guest-target guest-sg guest-ublk guest-nbd guest-initiator guest-lio"
+  guest-aoe guest-iscsi guest-target guest-sg guest-multipath guest-fencing
+  guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed_stages=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,20s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,22s/^# \?//p' "$0" >&2; exit 2; }
 done
 wants_root() { [[ $stages =~ (export|host-|conformance|cross-|fencing|compare-|sanitize|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
 as_root=''
@@ -164,6 +166,11 @@ stage_guest-target() {
   side_by_side "tests/interop/guest-target.sh 6.1" "tests/interop/guest-target.sh 6.12"
 }
 stage_guest-sg() { $as_root tests/guest/build.sh && $as_root tests/interop/guest-sg.sh; }
+stage_guest-multipath() {
+  $as_root tests/guest/build.sh || return 1
+  side_by_side "tests/interop/guest-multipath.sh 6.12" "tests/interop/guest-multipath.sh 6.1 9000"
+}
+stage_guest-fencing() { $as_root tests/guest/build.sh && $as_root tests/interop/guest-fencing.sh; }
 stage_guest-ublk() { $as_root tests/guest/build.sh && $as_root tests/interop/guest-ublk.sh; }
 stage_guest-nbd() {
   $as_root tests/guest/build.sh || return 1
