@@ -265,7 +265,7 @@ impl Nexus {
 }
 
 impl Drop for Nexus {
-    /// An initiator that went away prevents nothing (SBC-3 5.9), and has no SPC-2 reservation.
+    /// An initiator that went away prevents nothing (SBC-3 5.10), and has no SPC-2 reservation.
     fn drop(&mut self) {
         self.lu.volume.reservations.detach(&self.name);
         if self.prevents && self.lu.reset_generation.load(Ordering::Acquire) == self.seen.reset {

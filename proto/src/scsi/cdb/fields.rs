@@ -37,7 +37,7 @@ pub struct StartStop {
     pub start: bool,
 }
 
-/// WRITE SAME (SBC-3 5.42).
+/// WRITE SAME (SBC-3 5.43).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteSame {
     /// Where.

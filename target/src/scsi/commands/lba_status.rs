@@ -1,4 +1,4 @@
-//! GET LBA STATUS (SBC-3 5.3): which blocks the store holds.
+//! GET LBA STATUS (SBC-3 5.4): which blocks the store holds.
 
 use corbel_proto::scsi::{Condition, Sense};
 

@@ -1,4 +1,4 @@
-//! START STOP UNIT (SBC-3 5.25) and PREVENT ALLOW MEDIUM REMOVAL (5.9).
+//! START STOP UNIT (SBC-3 5.25) and PREVENT ALLOW MEDIUM REMOVAL (5.10).
 
 use corbel_proto::scsi::cdb::StartStop;
 use corbel_proto::scsi::{Condition, Sense};

@@ -1,4 +1,4 @@
-//! WRITE SAME (SBC-3 5.42, 5.43).
+//! WRITE SAME (SBC-3 5.43, 5.44).
 
 use corbel_proto::scsi::Sense;
 use corbel_proto::scsi::cdb::WriteSame;

@@ -15,7 +15,7 @@ fn thin() -> Nexus {
     nexus(Options { thin: true, ..Options::default() })
 }
 
-/// SBC-3 5.3.2: the starting LBA is the first descriptor's.
+/// SBC-3 5.4.2: the starting LBA is the first descriptor's.
 #[test]
 fn lba_status_of_a_full_unit_is_mapped_to_the_end_and_of_a_thin_one_what_the_store_says() {
     let mut cdb = cdb16(0x9e, 0x12, 10, 24);
@@ -130,7 +130,7 @@ fn unmap_of_no_blocks_behind_the_last_one_is_good() {
     }
 }
 
-/// SBC-3 5.42: WSNZ is clear on the one, set on the other.
+/// SBC-3 5.43: WSNZ is clear on the one, set on the other.
 #[test]
 fn write_same_of_no_blocks_goes_to_the_end_or_is_refused_if_thin() {
     let refused = sense_of(&thin().begin(&VIEW, &cdb16(0x93, 0, 990, 0)));
