@@ -16,7 +16,7 @@ impl Reactor {
     /// Submits everything, waits at most `wait` (`None`: until something happens) and appends
     /// what completed to `out`. One system call, or none while operations on memory complete and
     /// nothing but receives is to be submitted. May return early with nothing: when another
-    /// thread called the [`Waker`], or after a signal.
+    /// thread called the [`Waker`](crate::wake::Waker), or after a signal.
     ///
     /// # Errors
     /// Only if the ring itself broke; the reactor can then only be dropped.
