@@ -55,6 +55,12 @@ pub fn page(page: u8, parameters: &Parameters, changeable: bool) -> Option<Vec<u
 /// Page codes in the order that "all pages" reports them.
 pub const PAGES: [u8; 3] = [CACHING, CONTROL, INFORMATIONAL_EXCEPTIONS];
 
+/// Pages with something to save.
+pub const SAVABLE: [u8; 2] = [CACHING, CONTROL];
+
+/// PS, in a page's first byte: it can be saved.
+pub const PS: u8 = 0x80;
+
 const fn page_len(page: u8) -> Option<u8> {
     match page {
         CACHING => Some(CACHING_LEN),

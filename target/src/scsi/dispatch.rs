@@ -47,7 +47,7 @@ impl Nexus {
         self.refresh(view);
         let plan = match command.0 {
             ParameterKind::Unmap => unmap::resume(&self.lu, list),
-            ParameterKind::ModeSelect { ten } => mode::resume(self, ten, list),
+            ParameterKind::ModeSelect { ten, save } => mode::resume(self, (ten, save), list),
             ParameterKind::SetPortGroups => port_groups::resume(self, view, list),
             ParameterKind::ExtendedCopy => copy::resume(list),
             ParameterKind::Sanitize { immediate, unrestricted } => {
@@ -127,7 +127,7 @@ impl Nexus {
             Command::ReserveOut(command) => reserve::plan(&command),
             Command::LegacyReserve(command) => reserve::legacy(self, &command),
             Command::ModeSense(command) => mode::sense(lu, &command),
-            Command::ModeSelect(command) => mode::select(&command),
+            Command::ModeSelect(command) => mode::select(self, &command),
             Command::ExtendedCopy { len } => copy::plan(len),
             Command::ReceiveCopyResults { list_id, allocation } => {
                 copy::results(self, list_id, allocation)
@@ -145,6 +145,7 @@ impl LogicalUnit {
         match then {
             Kept::Reservations => self.reservations_kept(ok),
             Kept::PortGroups => self.access_kept(ok),
+            Kept::ModePages => self.mode_kept(ok),
             Kept::SanitizeBegun { media, before } => self.sanitize_begun(media, before, ok),
             Kept::SanitizeEnded { done, reply } => self.sanitize_ended(done, reply, ok),
         }

@@ -4,6 +4,7 @@
 //! unit.rs       LogicalUnit: a volume with mode parameters; shared by all shards and nexuses
 //! access.rs     what a command needs of reservations
 //! port_groups.rs  how good each way to the unit is (ALUA), and what may be asked on a bad one
+//! mode_pages.rs  what initiators may set, and what of it was saved
 //! nexus.rs      Nexus: one initiator's view of one unit; unit attentions, each told once
 //! dispatch.rs   CDB to Plan: what is admitted, and which file under commands/ answers
 //! plan.rs       Plan, Action, Reply: what the transport does next
@@ -25,6 +26,7 @@ mod dispatch;
 pub mod limits;
 mod media;
 mod missing;
+pub mod mode_pages;
 mod nexus;
 mod plan;
 pub mod port_groups;

@@ -154,7 +154,7 @@ impl Nexus {
     fn current(lu: &LogicalUnit, view: &View<'_>) -> Seen {
         Seen {
             size: lu.volume.size_generation(),
-            mode: lu.mode_generation.load(Ordering::Acquire),
+            mode: lu.mode.generation(),
             medium: lu.medium_generation.load(Ordering::Acquire),
             reset: lu.reset_generation.load(Ordering::Acquire),
             luns: view.luns_generation,
@@ -173,11 +173,14 @@ impl Nexus {
             (now.reset != self.seen.reset, Attention::Reset),
             (now.medium != self.seen.medium, Attention::MediumLoaded),
             (now.size != self.seen.size, Attention::CapacityChanged),
-            (now.mode != self.seen.mode, Attention::ModeChanged),
             (now.luns != self.seen.luns, Attention::LunsChanged),
         ];
         for (_, attention) in changed.iter().filter(|(changed, _)| *changed) {
             self.attend(*attention);
+        }
+        if now.mode != self.seen.mode && self.lu.mode.changed_by_others(self.seen.mode, &self.name)
+        {
+            self.attend(Attention::ModeChanged);
         }
         if now.reservations != self.seen.reservations {
             self.look_at_reservations();

@@ -77,6 +77,8 @@ pub enum Kept {
     Reservations,
     /// States of target port groups.
     PortGroups,
+    /// Mode pages.
+    ModePages,
     /// The beginning of a sanitize operation.
     SanitizeBegun {
         /// What it does.
@@ -102,7 +104,7 @@ pub struct ParameterCommand(pub(super) ParameterKind);
 pub(super) enum ParameterKind {
     Unmap,
     ReserveOut { action: OutAction, scope_type: u8 },
-    ModeSelect { ten: bool },
+    ModeSelect { ten: bool, save: bool },
     SetPortGroups,
     ExtendedCopy,
     Sanitize { immediate: bool, unrestricted: bool },

@@ -14,6 +14,7 @@ use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 mod access;
 mod copy;
 mod medium;
+mod mode;
 mod reports;
 mod reservation;
 mod sanitize;

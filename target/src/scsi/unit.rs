@@ -1,11 +1,11 @@
 //! The logical unit: a volume, and what initiators may set on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use corbel_proto::scsi::mode::Parameters;
 use corbel_proto::scsi::{Condition, Sense};
 
+use super::mode_pages::ModePages;
 use super::port_groups::PortGroups;
 
 use crate::volume::Volume;
@@ -26,16 +26,14 @@ pub struct LogicalUnit {
     /// The device behind it.
     pub volume: Arc<Volume>,
     instance: Option<Instance>,
-    write_cache: AtomicBool,
-    descriptor_sense: AtomicBool,
-    write_protect: AtomicBool,
     medium: AtomicU8,
     prevents: AtomicU32,
-    pub(super) mode_generation: AtomicU64,
     pub(super) medium_generation: AtomicU64,
     pub(super) reset_generation: AtomicU64,
     /// How good each way to it is.
     pub port_groups: PortGroups,
+    /// What initiators may set.
+    pub mode: ModePages,
 }
 
 /// Whether the medium answers.
@@ -50,12 +48,9 @@ impl LogicalUnit {
     /// A started unit with default mode parameters.
     pub fn new(volume: Arc<Volume>) -> Self {
         Self {
-            write_cache: AtomicBool::new(volume.facts.volatile_cache),
-            descriptor_sense: AtomicBool::new(false),
-            write_protect: AtomicBool::new(false),
+            mode: ModePages::new(volume.facts.volatile_cache),
             medium: AtomicU8::new(Medium::Started as u8),
             prevents: AtomicU32::new(0),
-            mode_generation: AtomicU64::new(0),
             medium_generation: AtomicU64::new(0),
             reset_generation: AtomicU64::new(0),
             instance: None,
@@ -81,10 +76,15 @@ impl LogicalUnit {
         format!("access-{:016x}", self.volume.identity.naa)
     }
 
-    /// LOGICAL UNIT RESET: default parameters, nothing prevented, and every initiator is told.
-    /// Aborting the tasks is the transport's matter. An ejected medium stays out.
+    /// Name of the file that outlives the process with saved mode pages.
+    pub fn mode_name(&self) -> String {
+        format!("mode-{:016x}", self.volume.identity.naa)
+    }
+
+    /// LOGICAL UNIT RESET: saved or default parameters, nothing prevented, and every initiator is
+    /// told. Aborting the tasks is the transport's matter. An ejected medium stays out.
     pub fn reset(&self) {
-        self.store(&self.default_parameters());
+        self.mode.reset();
         self.volume.reservations.reset();
         self.prevents.store(0, Ordering::Release);
         self.reset_generation.fetch_add(1, Ordering::AcqRel);
@@ -92,42 +92,11 @@ impl LogicalUnit {
 
     /// D_SENSE: sense data is sent in descriptor format.
     pub fn descriptor_sense(&self) -> bool {
-        self.descriptor_sense.load(Ordering::Relaxed)
+        self.mode.descriptor_sense()
     }
 
     pub(super) fn write_cache(&self) -> bool {
-        self.write_cache.load(Ordering::Acquire)
-    }
-
-    pub(super) fn parameters(&self) -> Parameters {
-        Parameters {
-            write_cache: self.write_cache(),
-            descriptor_sense: self.descriptor_sense(),
-            software_write_protect: self.write_protect.load(Ordering::Acquire),
-        }
-    }
-
-    pub(super) fn default_parameters(&self) -> Parameters {
-        Parameters {
-            write_cache: self.volume.facts.volatile_cache,
-            descriptor_sense: false,
-            software_write_protect: false,
-        }
-    }
-
-    /// What may be set: a cache can be switched off where there is one.
-    pub(super) fn changeable_parameters(&self) -> Parameters {
-        Parameters {
-            write_cache: self.volume.facts.volatile_cache,
-            descriptor_sense: true,
-            software_write_protect: true,
-        }
-    }
-
-    pub(super) fn store(&self, parameters: &Parameters) {
-        self.write_cache.store(parameters.write_cache, Ordering::Release);
-        self.descriptor_sense.store(parameters.descriptor_sense, Ordering::Release);
-        self.write_protect.store(parameters.software_write_protect, Ordering::Release);
+        self.mode.write_cache()
     }
 
     /// Why a write is refused, if it is.
@@ -135,8 +104,7 @@ impl LogicalUnit {
         if self.volume.options.read_only {
             return Some(Condition::WRITE_PROTECTED);
         }
-        let software = self.write_protect.load(Ordering::Acquire);
-        software.then_some(Condition::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED)
+        self.mode.write_protect().then_some(Condition::LOGICAL_UNIT_SOFTWARE_WRITE_PROTECTED)
     }
 
     /// Why the medium cannot be used, if it cannot.

@@ -59,6 +59,7 @@ impl LogicalUnits {
                     let unit = LogicalUnit::new(opened.volume.clone());
                     configure(&unit, &opened.export);
                     restore_access(&unit, state_dir).map_err(wrong)?;
+                    restore_mode(&unit, state_dir).map_err(wrong)?;
                     Arc::new(unit.with_instance(instance()))
                 }
             };
@@ -155,6 +156,23 @@ fn restore_access(unit: &LogicalUnit, state_dir: Option<&Path>) -> Result<(), St
         format!(
             "{}: {error}; it says which port groups were set to another state than the \
              configuration's: restore it from a backup, or remove it to start without",
+            file.display()
+        )
+    })
+}
+
+/// Saved mode pages. Without them a unit that was protected against writes could be written.
+fn restore_mode(unit: &LogicalUnit, state_dir: Option<&Path>) -> Result<(), String> {
+    let Some(dir) = state_dir else { return Ok(()) };
+    unit.mode.enable_saving();
+    let name = unit.mode_name();
+    let file = dir.join(&name);
+    let bytes = state::load(dir, &name).map_err(|e| format!("{}: {e}", file.display()))?;
+    let Some(bytes) = bytes else { return Ok(()) };
+    unit.mode.restore(&bytes).map_err(|error| {
+        format!(
+            "{}: {error}; it says how initiators set the unit (write protection, cache, sense \
+             format): restore it from a backup, or remove it to start with the defaults",
             file.display()
         )
     })

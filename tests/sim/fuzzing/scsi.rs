@@ -56,6 +56,7 @@ pub(super) fn scsi_cdb(input: &[u8]) {
     let unit = Arc::new(LogicalUnit::new(volume.clone()));
     if mode & 32 == 32 {
         volume.reservations.enable_persistence();
+        unit.mode.enable_saving();
     }
     unit.port_groups.configure(mode & 64 == 64, &[]);
     let nexuses = [0, 1].map(|who| Nexus::new(unit.clone(), &view(0, who)));
@@ -155,6 +156,9 @@ impl Bench {
                         Sanitization::default().restore(&bytes).is_ok()
                     }
                     Kept::PortGroups => PortGroups::default().restore(&bytes).is_ok(),
+                    Kept::ModePages => {
+                        LogicalUnit::new(self.volume.clone()).mode.restore(&bytes).is_ok()
+                    }
                 };
                 assert!(readable, "what is written can be read back");
                 let next = self.unit.kept(then, script.u8() & 1 == 0);
@@ -168,17 +172,19 @@ impl Bench {
                 }
             }
             Action::Detach(mut media) => {
-                assert!(!self.volume.options.read_only);
                 let request = self.unit.request(&mut media, payload(0, 0));
                 check_request(&request, 1, 0);
+                let erases = matches!(request.kind, Kind::Erase(_));
+                assert!(!erases || !self.volume.options.read_only);
                 let outcome = match script.u8() {
                     0 => Outcome::Failed(ERRORS[script.index(4)]),
                     _ => Outcome::<HeapBuffer>::Done,
                 };
                 let done = self.unit.finish(&media, outcome);
                 let reply = Reply { status: done.status, sense: done.sense, data: Vec::new() };
-                let plan = self.unit.erased(&media, reply).expect("nothing else is detached");
-                self.perform(plan, script);
+                let plan = self.unit.erased(&media, reply);
+                assert_eq!(plan.is_some(), erases, "a cache is flushed, or all is erased");
+                plan.into_iter().for_each(|plan| self.perform(plan, script));
             }
             Action::Media(mut media) => {
                 assert!(data_out <= 2 * TRANSFER_BYTES_MAX && data_in <= TRANSFER_BYTES_MAX);

@@ -1,14 +1,13 @@
 //! MODE SENSE and MODE SELECT (SPC-4 6.9 to 6.12).
 
-use std::sync::atomic::Ordering;
-
 use corbel_proto::scsi::cdb::{ModeSelect, ModeSense};
-use corbel_proto::scsi::mode::{self, BlockDescriptor};
-use corbel_proto::scsi::{Condition, Sense};
+use corbel_proto::scsi::mode::{self, BlockDescriptor, Parameters};
+use corbel_proto::scsi::{Condition, Sense, Status};
 
 use crate::scsi::media::{MediaKind, MediaPlan};
-use crate::scsi::plan::ParameterKind;
-use crate::scsi::{LogicalUnit, Nexus, Plan};
+use crate::scsi::mode_pages::Change;
+use crate::scsi::plan::{Action, Kept, ParameterKind};
+use crate::scsi::{LogicalUnit, Nexus, Plan, Reply};
 
 const CHANGEABLE: u8 = 1;
 const DEFAULT: u8 = 2;
@@ -21,10 +20,11 @@ fn geometry(lu: &LogicalUnit, long: bool) -> BlockDescriptor {
 
 pub(in crate::scsi) fn sense(lu: &LogicalUnit, command: &ModeSense) -> Result<Plan, Sense> {
     let parameters = match command.control {
-        CHANGEABLE => lu.changeable_parameters(),
-        DEFAULT => lu.default_parameters(),
+        CHANGEABLE => lu.mode.changeable(),
+        DEFAULT => lu.mode.defaults(),
+        SAVED if lu.mode.savable() => lu.mode.saved(),
         SAVED => return Err(Condition::SAVING_PARAMETERS_NOT_SUPPORTED.into()),
-        _ => lu.parameters(),
+        _ => lu.mode.current(),
     };
     let changeable = command.control == CHANGEABLE;
     if !matches!(command.subpage, 0x00 | 0xff) {
@@ -34,7 +34,13 @@ pub(in crate::scsi) fn sense(lu: &LogicalUnit, command: &ModeSense) -> Result<Pl
     let pages: Vec<u8> = mode::PAGES
         .into_iter()
         .filter(wanted)
-        .filter_map(|page| mode::page(page, &parameters, changeable))
+        .filter_map(|code| {
+            let mut page = mode::page(code, &parameters, changeable)?;
+            if lu.mode.savable() && mode::SAVABLE.contains(&code) {
+                page[0] |= mode::PS;
+            }
+            Some(page)
+        })
         .flatten()
         .collect();
     if pages.is_empty() {
@@ -46,36 +52,69 @@ pub(in crate::scsi) fn sense(lu: &LogicalUnit, command: &ModeSense) -> Result<Pl
     Ok(Plan::data(data, u32::from(command.allocation)))
 }
 
-/// Nothing can be saved, and only the standard's pages can be set.
-pub(in crate::scsi) fn select(command: &ModeSelect) -> Result<Plan, Sense> {
-    if command.save {
+/// Only the standard's pages can be set. Without a list nothing is, but what is in force may be
+/// saved.
+pub(in crate::scsi) fn select(nexus: &Nexus, command: &ModeSelect) -> Result<Plan, Sense> {
+    let &ModeSelect { ten, page_format, save, len } = command;
+    if save && !nexus.lu.mode.savable() {
         return Err(Sense::invalid_cdb(1, Some(0)));
     }
-    if !command.page_format && command.len > 0 {
+    if !page_format && len > 0 {
         return Err(Sense::invalid_cdb(1, Some(4)));
     }
-    if command.len == 0 {
-        return Ok(Plan::good());
+    match (len, save) {
+        (0, true) => Ok(change(nexus, nexus.lu.mode.current(), true)),
+        (0, false) => Ok(Plan::good()),
+        _ => Ok(Plan::parameters(ParameterKind::ModeSelect { ten, save }, len)),
     }
-    Ok(Plan::parameters(ParameterKind::ModeSelect { ten: command.ten }, command.len))
 }
 
-/// Other initiators get a unit attention. Switching the cache off makes all of it stable first:
-/// who reads WCE=0 may rely on every write acknowledged before, too.
-pub(in crate::scsi) fn resume(nexus: &mut Nexus, ten: bool, list: &[u8]) -> Result<Plan, Sense> {
+/// Other initiators get a unit attention.
+pub(in crate::scsi) fn resume(
+    nexus: &Nexus,
+    (ten, save): (bool, bool),
+    list: &[u8],
+) -> Result<Plan, Sense> {
     let lu = &nexus.lu;
-    let (now, may) = (lu.parameters(), lu.changeable_parameters());
+    let (now, may) = (lu.mode.current(), lu.mode.changeable());
     let wanted = mode::parse_select(list, ten, &now, &may, &geometry(lu, false))?;
-    if wanted == now {
-        return Ok(Plan::good());
+    Ok(change(nexus, wanted, save))
+}
+
+fn change(nexus: &Nexus, wanted: Parameters, save: bool) -> Plan {
+    let lu = &nexus.lu;
+    match lu.mode.propose(wanted, save, &nexus.name) {
+        Change::Busy => Plan::respond(Reply::status(Status::Busy)),
+        Change::Persist(bytes) => {
+            let (file, then) = (lu.mode_name(), Kept::ModePages);
+            Plan::action(Action::Keep { file, bytes, then })
+        }
+        Change::Made { before } => match flush(&before, &wanted) {
+            Some(media) => Plan::media(media, 0, 0),
+            None => Plan::good(),
+        },
     }
-    lu.store(&wanted);
-    let before = lu.mode_generation.fetch_add(1, Ordering::AcqRel);
-    if before == nexus.seen.mode {
-        nexus.seen.mode = before + 1; // its own doing is no news
+}
+
+/// Switching the cache off makes all of it stable first: who reads WCE=0 may rely on every write
+/// acknowledged before, too.
+fn flush(before: &Parameters, now: &Parameters) -> Option<MediaPlan> {
+    let off = before.write_cache && !now.write_cache;
+    off.then(|| MediaPlan::new(MediaKind::Flush, true))
+}
+
+impl LogicalUnit {
+    /// The state file is stable, or could not be written, and then nothing has changed.
+    pub(in crate::scsi) fn mode_kept(&self, ok: bool) -> Plan {
+        let (before, now) = self.mode.settle(ok);
+        if !ok {
+            let failed = Condition::INTERNAL_TARGET_FAILURE.into();
+            return Plan::respond(Reply::check(failed, self.descriptor_sense()));
+        }
+        match flush(&before, &now) {
+            // Also if the command was aborted while the file was written.
+            Some(media) => Plan::action(Action::Detach(media)),
+            None => Plan::good(),
+        }
     }
-    if now.write_cache && !wanted.write_cache {
-        return Ok(Plan::media(MediaPlan::new(MediaKind::Flush, true), 0, 0));
-    }
-    Ok(Plan::good())
 }
