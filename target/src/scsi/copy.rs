@@ -14,7 +14,7 @@ use corbel_proto::scsi::{Condition, Sense};
 use smallvec::{SmallVec, smallvec};
 
 use super::LogicalUnit;
-use super::commands::{rw, sanitize};
+use super::commands::{port_groups, rw, sanitize};
 use crate::reservation::{Access, NexusName};
 use crate::volume::identity::VENDOR;
 use crate::volume::request::segments_bytes;
@@ -119,7 +119,15 @@ impl Copy {
             let Place::Listed(index) = place else { return Ok(here.clone()) };
             let name = list.units.get(usize::from(index)).and_then(|cscd| cscd.name.as_ref());
             let unit = units.iter().find(|unit| name.is_some_and(|name| unit.is_called(name)));
-            unit.cloned().ok_or_else(|| aborted(Condition::COPY_TARGET_DEVICE_NOT_REACHABLE, at))
+            // The port that the command came in by must serve the unit (SPC-4 5.15.2). As with all
+            // commands, one that was taken before the state changed runs to its end.
+            let serves = |unit: &&Arc<LogicalUnit>| {
+                let (group, _) = unit.port_groups.of(who.port);
+                port_groups::unready(group.state).is_none()
+            };
+            unit.filter(serves)
+                .cloned()
+                .ok_or_else(|| aborted(Condition::COPY_TARGET_DEVICE_NOT_REACHABLE, at))
         };
         let mut spans = Vec::with_capacity(list.segments.len());
         for segment in &list.segments {

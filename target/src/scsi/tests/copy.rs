@@ -194,3 +194,30 @@ fn no_list_is_good_and_operating_parameters_are_told() {
     assert_eq!(reply.data.len(), 46);
     assert_eq!(refusal(&mut n, &cdb16(0x84, 4, 0, 100)), Condition::INVALID_FIELD_IN_CDB);
 }
+
+/// A host that was sent to another path must not reach the unit by way of a copy.
+#[test]
+fn other_unit_whose_port_does_not_serve_is_not_reachable() {
+    use corbel_proto::scsi::alua::{AccessState, PortGroup};
+    let mut here = disk();
+    let there = other();
+    let both = units(&[&here, &there]);
+    let states = [
+        (AccessState::NonOptimized, true),
+        (AccessState::Standby, false),
+        (AccessState::Unavailable, false),
+        (AccessState::Transitioning, false),
+        (AccessState::Optimized, true),
+    ];
+    for (state, serves) in states {
+        let group = |group, state| PortGroup { group, state, preferred: false };
+        let groups = [group(1, state), group(2, AccessState::Optimized)];
+        there.unit().port_groups.configure(false, &groups);
+        for list in [list(&here, &there, 8, 0, 0), list(&there, &here, 8, 0, 0)] {
+            let wanted = List { id: None, ..parsed(&mut here, &list) };
+            let refused = here.copy(&wanted, &both).err().map(|sense| sense.condition);
+            let unreachable = Condition::COPY_TARGET_DEVICE_NOT_REACHABLE;
+            assert_eq!(refused, (!serves).then_some(unreachable), "{state:?}");
+        }
+    }
+}
