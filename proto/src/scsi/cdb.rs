@@ -10,8 +10,8 @@ use super::reservation::{InAction, OutAction};
 use super::sense::{Condition, Sense};
 
 pub use fields::{
-    ByteCheck, Extent, LegacyReserve, LogSense, ModeSelect, ModeSense, ReadDefects, ReportOpcodes,
-    ReserveOut, Sanitize, SanitizeMethod, StartStop, WriteSame,
+    ByteCheck, Extent, FormatUnit, LegacyReserve, LogSense, ModeSelect, ModeSense, ReadDefects,
+    ReportOpcodes, ReserveOut, Sanitize, SanitizeMethod, StartStop, WriteSame,
 };
 
 /// A command, parsed.
@@ -151,6 +151,7 @@ pub enum Command {
         allocation: u32,
     },
     Sanitize(Sanitize),
+    FormatUnit(FormatUnit),
     StartStop(StartStop),
     PreventAllow {
         /// PREVENT: 0 allows, 1 prevents removal.
@@ -260,6 +261,7 @@ impl Cdb {
         Ok(match self.0[0] {
             0x00 => Command::TestUnitReady,
             0x03 => Command::RequestSense { descriptor: self.bit(1, 0), allocation: self.0[4] },
+            0x04 => Command::FormatUnit(self.format()?),
             0x08 => Command::Read { extent: self.extent(), fua: false },
             0x0a => Command::Write { extent: self.extent(), fua: false },
             0x12 => self.inquiry()?,
@@ -454,6 +456,18 @@ impl Cdb {
             unrestricted: self.bit(1, 5),
             len: self.u16(7),
         })
+    }
+
+    /// FMTPINFO would give the blocks protection information. Of defects there is nothing to say,
+    /// so CMPLST and DEFECT LIST FORMAT change nothing. FFMT is SBC-4's fast format.
+    fn format(&self) -> Result<FormatUnit, Sense> {
+        if self.0[1] & 0xc0 != 0 {
+            return Err(Sense::invalid_cdb(1, Some(7)));
+        }
+        if self.0[4] & 0x03 != 0 {
+            return Err(Sense::invalid_cdb(4, Some(1)));
+        }
+        Ok(FormatUnit { list: self.bit(1, 4), long: self.bit(1, 5) })
     }
 
     fn report_opcodes(&self) -> ReportOpcodes {

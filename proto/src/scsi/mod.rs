@@ -9,7 +9,7 @@
 //! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
 //! copy.rs      the EXTENDED COPY parameter list, and what is told of copies
-//! unmap.rs, sanitize.rs   parameter lists of UNMAP and SANITIZE
+//! unmap.rs, sanitize.rs, format.rs   parameter lists of UNMAP, SANITIZE and FORMAT UNIT
 //! reservation.rs, transport_id.rs   PERSISTENT RESERVE IN and OUT, and how they name initiators
 //! status.rs    the status byte
 //! ```
@@ -21,6 +21,7 @@ pub mod alua;
 pub mod capacity;
 pub mod cdb;
 pub mod copy;
+pub mod format;
 pub mod inquiry;
 pub mod lun;
 pub mod mode;

@@ -95,6 +95,7 @@ pub const OPCODES: &[Opcode] = {
     &[
         op("TEST UNIT READY", Medium, &[0x00, 0, 0, 0, 0, 0]),
         op("REQUEST SENSE", Identify, &[0x03, 0x01, 0, 0, F, 0]),
+        op("FORMAT UNIT", Erase, &[0x04, 0xff, 0, 0, 0x03, 0]),
         op("READ(6)", Read, &[0x08, 0x1f, F, F, F, 0]),
         op("WRITE(6)", Write, &[0x0a, 0x1f, F, F, F, 0]),
         op("INQUIRY", Identify, &[0x12, 0x01, F, F, F, 0]),

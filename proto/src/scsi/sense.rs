@@ -72,6 +72,7 @@ macro_rules! conditions {
 conditions! {
     NO_ADDITIONAL_SENSE_INFORMATION = NoSense, 0x00, 0x00;
     CAUSE_NOT_REPORTABLE = NotReady, 0x04, 0x00;
+    FORMAT_IN_PROGRESS = NotReady, 0x04, 0x04;
     SANITIZE_IN_PROGRESS = NotReady, 0x04, 0x1b;
     INITIALIZING_COMMAND_REQUIRED = NotReady, 0x04, 0x02;
     ASYMMETRIC_ACCESS_STATE_TRANSITION = NotReady, 0x04, 0x0a;
@@ -80,6 +81,8 @@ conditions! {
     MEDIUM_NOT_PRESENT = NotReady, 0x3a, 0x00;
     WRITE_ERROR = MediumError, 0x0c, 0x00;
     UNRECOVERED_READ_ERROR = MediumError, 0x11, 0x00;
+    MEDIUM_FORMAT_CORRUPTED = MediumError, 0x31, 0x00;
+    FORMAT_COMMAND_FAILED = MediumError, 0x31, 0x01;
     SANITIZE_COMMAND_FAILED = MediumError, 0x31, 0x03;
     INTERNAL_TARGET_FAILURE = HardwareError, 0x44, 0x00;
     SET_TARGET_PORT_GROUPS_COMMAND_FAILED = HardwareError, 0x67, 0x0a;

@@ -5,8 +5,9 @@ use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 
 use super::access;
 use super::commands::{
-    capacity, copy, defects, inquiry, lba_status, log, mode, opcodes, port_groups, report_luns,
-    request_sense, reserve, rw, sanitize, start_stop, sync, task_management, unmap, write_same,
+    capacity, copy, defects, format, inquiry, lba_status, log, mode, opcodes, port_groups,
+    report_luns, request_sense, reserve, rw, sanitize, start_stop, sync, task_management, unmap,
+    write_same,
 };
 use super::plan::ParameterKind;
 use super::{Action, Kept, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
@@ -31,7 +32,10 @@ impl Nexus {
 
     /// Plans the command in `cdb`, with which the initiator announced `announced` bytes of data.
     pub fn begin_with(&mut self, view: &View<'_>, cdb: &[u8], announced: u64) -> Plan {
-        let plan = self.begin(view, cdb);
+        let mut plan = self.begin(view, cdb);
+        if let Err(sense) = format::measure(&self.lu, &mut plan, announced) {
+            return self.refuse(sense);
+        }
         let refused = matches!(&plan.action, Action::Respond(reply) if reply.sense.is_some());
         match rw::misfit(cdb, plan.data_out, announced) {
             Some(sense) if !refused => self.refuse(sense),
@@ -53,6 +57,7 @@ impl Nexus {
             ParameterKind::Sanitize { immediate, unrestricted } => {
                 sanitize::resume(&self.lu, (immediate, unrestricted), list)
             }
+            ParameterKind::Format { long } => format::resume(&self.lu, long, list),
             ParameterKind::ReserveOut { action, scope_type } => {
                 reserve::resume(self, view, (action, scope_type), list)
             }
@@ -133,6 +138,7 @@ impl Nexus {
                 copy::results(self, list_id, allocation)
             }
             Command::Sanitize(command) => sanitize::plan(lu, &command),
+            Command::FormatUnit(command) => format::plan(lu, &command),
             Command::StartStop(command) => start_stop::plan(self, &command),
             Command::PreventAllow { prevent } => start_stop::prevent_allow(self, prevent),
         }

@@ -6,7 +6,7 @@ use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::scsi::{Condition, Sense, SenseBytes, Status};
 
 use super::LogicalUnit;
-use super::commands::lba_status;
+use super::commands::{lba_status, sanitize};
 use crate::host::BlockError;
 use crate::volume::request::segments_bytes;
 use crate::volume::{Erase, Kind, Outcome, Request, Segments};
@@ -161,7 +161,7 @@ impl LogicalUnit {
             Outcome::Miscompare(offset) => {
                 Sense::from(Condition::MISCOMPARE_DURING_VERIFY_OPERATION).with_information(offset)
             }
-            Outcome::Failed(error) => media.failure(error).into(),
+            Outcome::Failed(error) => self.failure(media, error).into(),
             Outcome::Cancelled => Condition::COMMAND_ABORTED.into(),
         };
         Completion {
@@ -179,12 +179,12 @@ impl<B> Completion<B> {
     }
 }
 
-impl MediaPlan {
+impl LogicalUnit {
     /// What a failed backing store means to the initiator. MEDIUM ERROR goes up to the
     /// application; NOT READY sends a multipath initiator to another path.
-    fn failure(&self, error: BlockError) -> Condition {
-        match (error, &self.kind) {
-            (_, MediaKind::Erase(_)) => Condition::SANITIZE_COMMAND_FAILED,
+    fn failure(&self, media: &MediaPlan, error: BlockError) -> Condition {
+        match (error, &media.kind) {
+            (_, MediaKind::Erase(_)) => sanitize::failed(self),
             (
                 BlockError::Medium,
                 MediaKind::Read { .. } | MediaKind::Verify { .. } | MediaKind::Status { .. },
@@ -193,7 +193,7 @@ impl MediaPlan {
             (BlockError::NoSpace, _) => Condition::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
             (BlockError::Unsupported, _) => Condition::INTERNAL_TARGET_FAILURE,
             (BlockError::Gone, _) => Condition::CAUSE_NOT_REPORTABLE,
-            (BlockError::Sanitizing, _) => Condition::SANITIZE_IN_PROGRESS,
+            (BlockError::Sanitizing, _) => sanitize::running(self),
         }
     }
 }

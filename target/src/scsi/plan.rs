@@ -79,14 +79,14 @@ pub enum Kept {
     PortGroups,
     /// Mode pages.
     ModePages,
-    /// The beginning of a sanitize operation.
+    /// The beginning of work on the whole medium, of SANITIZE or FORMAT UNIT.
     SanitizeBegun {
         /// What it does.
         media: MediaPlan,
         /// What was before.
         before: Phase,
     },
-    /// The end of a sanitize operation.
+    /// The end of it.
     SanitizeEnded {
         /// It did what it should.
         done: bool,
@@ -97,17 +97,18 @@ pub enum Kept {
 
 /// A command that waits for its parameter list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParameterCommand(pub(super) ParameterKind);
+pub struct ParameterCommand(pub(in crate::scsi) ParameterKind);
 
 /// Whose parameter list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ParameterKind {
+pub(in crate::scsi) enum ParameterKind {
     Unmap,
     ReserveOut { action: OutAction, scope_type: u8 },
     ModeSelect { ten: bool, save: bool },
     SetPortGroups,
     ExtendedCopy,
     Sanitize { immediate: bool, unrestricted: bool },
+    Format { long: bool },
 }
 
 /// The end of a command.

@@ -13,6 +13,7 @@ use crate::volume::{Facts, Identity, Kind, Options, Outcome, Volume, VolumeId};
 
 mod access;
 mod copy;
+mod format;
 mod medium;
 mod mode;
 mod reports;

@@ -3,7 +3,8 @@
 //! While it is, nobody else touches the medium, over any protocol: what was asked before waits for
 //! nothing and fails, so that nothing old is written over what was made unreadable. A state file
 //! tells before it begins and after it ended; a process that ended in between leaves a volume that
-//! nobody reads until it is sanitized anew.
+//! nobody reads until it is sanitized anew. FORMAT UNIT goes the same way where it has something to
+//! do, and says so.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
@@ -37,12 +38,34 @@ impl Phase {
 
 const FORM: Form = Form { magic: *b"CrSz", version: 1 };
 
+/// What is done to the medium, as initiators are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// SANITIZE. With AUSE, the initiator may let a failure be.
+    Sanitize {
+        /// AUSE.
+        unrestricted: bool,
+    },
+    /// FORMAT UNIT.
+    Format,
+}
+
+impl Purpose {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Sanitize { unrestricted: false } => 0,
+            Self::Sanitize { unrestricted: true } => 1,
+            Self::Format => 2,
+        }
+    }
+}
+
 /// See the module. Part of a volume.
 #[derive(Debug, Default)]
 pub struct Sanitization {
     phase: AtomicU8,
-    /// What a failure of the running attempt leads to.
-    unrestricted: AtomicU8,
+    /// What the last attempt was for, by its code.
+    purpose: AtomicU8,
     progress: AtomicU16,
     /// Attempts so far.
     attempts: AtomicU32,
@@ -72,10 +95,10 @@ impl Sanitization {
 
     /// Nobody else touches the medium from now on. Gives the phase before, for
     /// [`Self::abandon`]; `None` if somebody sanitizes it already.
-    pub fn begin(&self, unrestricted: bool) -> Option<Phase> {
+    pub fn begin(&self, purpose: Purpose) -> Option<Phase> {
         let free = |code| (code != Phase::Running as u8).then_some(Phase::Running as u8);
         let before = self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok()?;
-        self.unrestricted.store(u8::from(unrestricted), Ordering::Relaxed);
+        self.purpose.store(purpose.code(), Ordering::Release);
         self.progress.store(0, Ordering::Relaxed);
         self.attempts.fetch_add(1, Ordering::AcqRel);
         Phase::from_code(before)
@@ -92,10 +115,18 @@ impl Sanitization {
     }
 
     fn after(&self, done: bool) -> Phase {
-        match (done, self.unrestricted.load(Ordering::Relaxed)) {
+        match (done, self.purpose()) {
             (true, _) => Phase::Open,
-            (false, 0) => Phase::Restricted,
-            (false, _) => Phase::Unrestricted,
+            (false, Purpose::Sanitize { unrestricted: true }) => Phase::Unrestricted,
+            (false, _) => Phase::Restricted,
+        }
+    }
+
+    /// What is, or was, done to the medium. Means nothing while it is open.
+    pub fn purpose(&self) -> Purpose {
+        match self.purpose.load(Ordering::Acquire) {
+            2 => Purpose::Format,
+            code => Purpose::Sanitize { unrestricted: code == 1 },
         }
     }
 
@@ -112,7 +143,7 @@ impl Sanitization {
     fn sealed(&self, phase: Phase) -> Vec<u8> {
         let mut out = FORM.begin();
         out.push(phase as u8);
-        out.push(self.unrestricted.load(Ordering::Relaxed));
+        out.push(self.purpose().code());
         FORM.seal(out)
     }
 
@@ -126,9 +157,9 @@ impl Sanitization {
             Flaw::Foreign => "it is none that this version wrote",
             Flaw::Damaged => damaged,
         })?;
-        let &[phase, unrestricted @ (0 | 1)] = content else { return Err(damaged) };
+        let &[phase, purpose @ 0..=2] = content else { return Err(damaged) };
         let phase = Phase::from_code(phase).ok_or(damaged)?;
-        self.unrestricted.store(unrestricted, Ordering::Relaxed);
+        self.purpose.store(purpose, Ordering::Release);
         match phase {
             Phase::Running => self.end(false),
             phase => self.phase.store(phase as u8, Ordering::Release),
@@ -144,29 +175,34 @@ mod tests {
     #[test]
     fn one_attempt_at_a_time_and_its_failure_is_as_it_was_asked_for() {
         let volume = Sanitization::default();
-        assert_eq!(volume.begin(false), Some(Phase::Open));
-        assert_eq!(volume.begin(true), None);
+        let [plain, ause] = [false, true].map(|unrestricted| Purpose::Sanitize { unrestricted });
+        assert_eq!(volume.begin(plain), Some(Phase::Open));
+        assert_eq!(volume.begin(ause), None);
         volume.end(false);
         assert_eq!(volume.phase(), Phase::Restricted);
-        assert_eq!(volume.begin(true), Some(Phase::Restricted));
+        assert_eq!(volume.begin(ause), Some(Phase::Restricted));
         volume.abandon(Phase::Restricted);
         assert_eq!(volume.phase(), Phase::Restricted);
-        assert!(volume.begin(true).is_some());
+        assert!(volume.begin(ause).is_some());
         volume.end(false);
         assert_eq!(volume.phase(), Phase::Unrestricted);
-        assert!(volume.begin(true).is_some());
+        assert!(volume.begin(ause).is_some());
         volume.end(true);
         assert_eq!(volume.phase(), Phase::Open);
     }
 
     #[test]
     fn attempt_that_its_process_did_not_outlive_has_failed() {
-        for (unrestricted, after) in [(false, Phase::Restricted), (true, Phase::Unrestricted)] {
+        for (purpose, after) in [
+            (Purpose::Sanitize { unrestricted: false }, Phase::Restricted),
+            (Purpose::Sanitize { unrestricted: true }, Phase::Unrestricted),
+            (Purpose::Format, Phase::Restricted),
+        ] {
             let before = Sanitization::default();
-            assert!(before.begin(unrestricted).is_some());
+            assert!(before.begin(purpose).is_some());
             let volume = Sanitization::default();
             volume.restore(&before.snapshot()).unwrap();
-            assert_eq!(volume.phase(), after);
+            assert_eq!((volume.phase(), volume.purpose()), (after, purpose));
             before.end(true);
             volume.restore(&before.snapshot()).unwrap();
             assert_eq!(volume.phase(), Phase::Open);

@@ -114,7 +114,11 @@ impl Bench {
         let view = view(self.luns_generation, who);
         let missing = MissingLun::begin(&view, &cdb);
         assert!(matches!(missing.action, Action::Respond(_)), "a missing unit only answers");
-        let plan = self.nexuses[who].begin(&view, &cdb);
+        let plan = match cdb[0] {
+            // Its list is as long as what is announced.
+            0x04 => self.nexuses[who].begin_with(&view, &cdb, u64::from(script.u8())),
+            _ => self.nexuses[who].begin(&view, &cdb),
+        };
         let plan = match plan.action {
             Action::Parameters(command) => {
                 assert!(plan.data_out < 1 << 16, "a parameter list of {}", plan.data_out);

@@ -143,6 +143,15 @@ pub struct ReadDefects {
     pub allocation: u32,
 }
 
+/// FORMAT UNIT (SBC-3 5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatUnit {
+    /// FMTDATA: there is a parameter list.
+    pub list: bool,
+    /// LONGLIST: it has the longer header.
+    pub long: bool,
+}
+
 /// How SANITIZE makes what was written unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SanitizeMethod {

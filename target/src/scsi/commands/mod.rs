@@ -3,6 +3,7 @@
 pub(super) mod capacity;
 pub(super) mod copy;
 pub(super) mod defects;
+pub(super) mod format;
 pub(super) mod inquiry;
 pub(super) mod lba_status;
 pub(super) mod log;

@@ -8,7 +8,7 @@ use crate::scsi::media::{MediaKind, MediaPlan};
 use crate::scsi::plan::{Action, Kept, ParameterKind};
 use crate::scsi::{LogicalUnit, Plan, Reply};
 use crate::volume::Erase;
-use crate::volume::sanitize::Phase;
+use crate::volume::sanitize::{Phase, Purpose};
 
 /// The state file first: a process that does not outlive the operation must not leave a volume
 /// behind that seems untouched. Others are refused from this moment on.
@@ -24,10 +24,12 @@ pub(in crate::scsi) fn plan(lu: &LogicalUnit, command: &Sanitize) -> Result<Plan
         }
         _ if command.len > 0 => Err(Sense::invalid_cdb(7, None)),
         SanitizeMethod::BlockErase => {
-            start(lu, Erase::Deallocate, command.immediate, command.unrestricted)
+            let unrestricted = command.unrestricted;
+            start(lu, Erase::Deallocate, command.immediate, Purpose::Sanitize { unrestricted })
         }
         SanitizeMethod::CryptoErase => {
-            start(lu, Erase::NewKey, command.immediate, command.unrestricted)
+            let unrestricted = command.unrestricted;
+            start(lu, Erase::NewKey, command.immediate, Purpose::Sanitize { unrestricted })
         }
         SanitizeMethod::ExitFailureMode => exit(lu),
     }
@@ -43,12 +45,18 @@ pub(in crate::scsi) fn resume(
     let wanted = wire::Overwrite::parse(list, block_bytes)?;
     let (passes, invert) = (wanted.passes, wanted.invert);
     let how = Erase::Overwrite { block: wanted.block(block_bytes), passes, invert };
-    start(lu, how, immediate, unrestricted)
+    start(lu, how, immediate, Purpose::Sanitize { unrestricted })
 }
 
-fn start(lu: &LogicalUnit, how: Erase, immediate: bool, unrestricted: bool) -> Result<Plan, Sense> {
+/// Begins to work on the whole medium.
+pub(super) fn start(
+    lu: &LogicalUnit,
+    how: Erase,
+    immediate: bool,
+    purpose: Purpose,
+) -> Result<Plan, Sense> {
     let sanitization = &lu.volume.sanitization;
-    let Some(before) = sanitization.begin(unrestricted) else { return Err(in_progress(lu)) };
+    let Some(before) = sanitization.begin(purpose) else { return Err(in_progress(lu)) };
     let kind = MediaKind::Erase(how);
     let media = MediaPlan { answer_first: immediate, ..MediaPlan::new(kind, true) };
     Ok(keep(lu, sanitization.snapshot(), Kept::SanitizeBegun { media, before }))
@@ -63,12 +71,15 @@ fn exit(lu: &LogicalUnit) -> Result<Plan, Sense> {
         Phase::Unrestricted if lu.volume.cipher.as_ref().is_some_and(|c| !c.is_settled()) => {
             Err(Condition::SANITIZE_COMMAND_FAILED.into())
         }
-        Phase::Unrestricted => {
-            let reply = Reply::good(Vec::new());
-            let bytes = lu.volume.sanitization.snapshot_after(true);
-            Ok(keep(lu, bytes, Kept::SanitizeEnded { done: true, reply }))
-        }
+        Phase::Unrestricted => reopen(lu),
     }
+}
+
+/// What a failed attempt left is used as it is.
+pub(super) fn reopen(lu: &LogicalUnit) -> Result<Plan, Sense> {
+    let reply = Reply::good(Vec::new());
+    let bytes = lu.volume.sanitization.snapshot_after(true);
+    Ok(keep(lu, bytes, Kept::SanitizeEnded { done: true, reply }))
 }
 
 fn keep(lu: &LogicalUnit, bytes: Vec<u8>, then: Kept) -> Plan {
@@ -77,15 +88,34 @@ fn keep(lu: &LogicalUnit, bytes: Vec<u8>, then: Kept) -> Plan {
 
 fn in_progress(lu: &LogicalUnit) -> Sense {
     let progress = lu.volume.sanitization.progress();
-    Sense::from(Condition::SANITIZE_IN_PROGRESS).with_progress(progress)
+    Sense::from(running(lu)).with_progress(progress)
 }
 
-/// Why the medium is closed to all but SANITIZE itself, if it is (SBC-3 4.11).
+/// What is told of work on the whole medium, by what it is for.
+pub(in crate::scsi) fn running(lu: &LogicalUnit) -> Condition {
+    match lu.volume.sanitization.purpose() {
+        Purpose::Sanitize { .. } => Condition::SANITIZE_IN_PROGRESS,
+        Purpose::Format => Condition::FORMAT_IN_PROGRESS,
+    }
+}
+
+/// What is told to who asked for it, if it fails.
+pub(in crate::scsi) fn failed(lu: &LogicalUnit) -> Condition {
+    match lu.volume.sanitization.purpose() {
+        Purpose::Sanitize { .. } => Condition::SANITIZE_COMMAND_FAILED,
+        Purpose::Format => Condition::FORMAT_COMMAND_FAILED,
+    }
+}
+
+/// Why the medium is closed to all but SANITIZE itself (or, where that failed, FORMAT UNIT), if it
+/// is (SBC-3 4.11, 4.10).
 pub(in crate::scsi) fn refusal(lu: &LogicalUnit) -> Option<Sense> {
-    match lu.volume.sanitization.phase() {
-        Phase::Open => None,
-        Phase::Running => Some(in_progress(lu)),
-        Phase::Restricted | Phase::Unrestricted => Some(Condition::SANITIZE_COMMAND_FAILED.into()),
+    let sanitization = &lu.volume.sanitization;
+    match (sanitization.phase(), sanitization.purpose()) {
+        (Phase::Open, _) => None,
+        (Phase::Running, _) => Some(in_progress(lu)),
+        (_, Purpose::Sanitize { .. }) => Some(Condition::SANITIZE_COMMAND_FAILED.into()),
+        (_, Purpose::Format) => Some(Condition::MEDIUM_FORMAT_CORRUPTED.into()),
     }
 }
 
@@ -98,7 +128,8 @@ impl LogicalUnit {
         ok: bool,
     ) -> Plan {
         if ok {
-            tracing::warn!(export = self.volume.name, "sanitizing");
+            let purpose = self.volume.sanitization.purpose();
+            tracing::warn!(export = self.volume.name, ?purpose, "all blocks are worked on");
             return Plan::action(Action::Detach(media));
         }
         self.volume.sanitization.abandon(before);
@@ -120,12 +151,12 @@ impl LogicalUnit {
     /// The state file says how it ended, or could not be written: then the volume stays closed, as
     /// it would be after a restart.
     pub(in crate::scsi) fn sanitize_ended(&self, done: bool, reply: Reply, ok: bool) -> Plan {
-        tracing::warn!(export = self.volume.name, done, recorded = ok, "sanitizing ended");
+        let purpose = self.volume.sanitization.purpose();
+        tracing::warn!(export = self.volume.name, ?purpose, done, recorded = ok, "it ended");
         self.volume.sanitization.end(done && ok);
         if ok {
             return Plan::respond(reply);
         }
-        let failed = Condition::SANITIZE_COMMAND_FAILED.into();
-        Plan::respond(Reply::check(failed, self.descriptor_sense()))
+        Plan::respond(Reply::check(failed(self).into(), self.descriptor_sense()))
     }
 }

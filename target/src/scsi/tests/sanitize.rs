@@ -3,7 +3,7 @@
 use super::*;
 use crate::volume::Erase;
 use crate::volume::cipher::{Cipher, WrappingKey};
-use crate::volume::sanitize::Phase;
+use crate::volume::sanitize::{Phase, Purpose};
 
 fn thin() -> Nexus {
     nexus(Options { thin: true, ..Options::default() })
@@ -218,7 +218,7 @@ fn an_encrypted_thin_unit_promises_no_zeros_and_takes_no_unmap() {
 fn a_key_change_that_failed_is_no_way_out_even_where_ause_allowed_one() {
     let mut n = encrypted(false);
     let cipher = n.unit().volume.cipher.clone().unwrap();
-    n.unit().volume.sanitization.begin(true).unwrap();
+    n.unit().volume.sanitization.begin(Purpose::Sanitize { unrestricted: true }).unwrap();
     n.unit().volume.sanitization.end(false);
     cipher.unsettle();
     assert_eq!(refusal(&mut n, &cdb(0x1f, 0)), Condition::SANITIZE_COMMAND_FAILED);

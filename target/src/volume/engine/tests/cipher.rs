@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::volume::cipher::{Cipher, HEADER_BYTES, Refusal, SLOT_BYTES, WrappingKey, slot_offset};
+use crate::volume::sanitize::Purpose;
 
 const HEADER: usize = 1 << 20;
 const SIZE: usize = 1 << 20;
+const SANITIZE: Purpose = Purpose::Sanitize { unrestricted: false };
 
 fn wrapping() -> WrappingKey {
     WrappingKey::new(&[9; 32])
@@ -163,7 +165,7 @@ fn fills_are_encrypted_block_by_block_zeros_too() {
 }
 
 fn erase(all: &mut (World, Engine<HeapBuffer>, Arc<Volume>), how: Erase) -> Outcome<HeapBuffer> {
-    all.2.sanitization.begin(false).expect("nobody else does");
+    all.2.sanitization.begin(SANITIZE).expect("nobody else does");
     let outcome = done(all, Kind::Erase(how));
     all.2.sanitization.end(matches!(outcome, Outcome::Done));
     outcome
@@ -204,7 +206,7 @@ fn a_key_change_that_is_cut_off_or_fails_at_any_operation_is_made_good_by_the_ne
         let mut all = encrypted();
         let old = reopened(&all.0.disk).unwrap();
         let (world, engine, volume) = &mut all;
-        volume.sanitization.begin(false).expect("nobody else does");
+        volume.sanitization.begin(SANITIZE).expect("nobody else does");
         engine.submit(world, owner(1), of(volume, Kind::Erase(Erase::NewKey)));
         for _ in 0..fails_at {
             world.complete(engine);

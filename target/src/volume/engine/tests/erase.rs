@@ -1,9 +1,10 @@
 //! What is on a volume made unreadable.
 
 use super::*;
+use crate::volume::sanitize::Purpose;
 
 fn erase(volume: &Arc<Volume>, how: Erase) -> Request<HeapBuffer> {
-    volume.sanitization.begin(false).expect("nobody else does");
+    volume.sanitization.begin(Purpose::Sanitize { unrestricted: false }).expect("nobody else does");
     Request { volume: volume.clone(), kind: Kind::Erase(how), durable: true }
 }
 
