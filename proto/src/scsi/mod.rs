@@ -5,6 +5,7 @@
 //! cdb.rs       bytes to a typed Command, or the sense that refuses them
 //! sense.rs     named conditions; fixed and descriptor format
 //! inquiry.rs   standard INQUIRY data        vpd.rs       vital product data pages
+//! provisioning.rs  pages of thin units' room
 //! mode.rs      mode pages and headers       capacity.rs  READ CAPACITY data
 //! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
@@ -26,6 +27,7 @@ pub mod inquiry;
 pub mod lun;
 pub mod mode;
 pub mod opcode;
+pub mod provisioning;
 pub mod reservation;
 pub mod sanitize;
 pub mod sense;

@@ -234,14 +234,15 @@ pub fn characteristics(rotational: bool, erasable: bool, encrypted: bool) -> Vec
 }
 
 /// The body of page B2 (SBC-3 6.5.4): deallocation by WRITE SAME, and by UNMAP if it `unmaps`;
-/// `zeroes`: what was deallocated reads as zeros.
-pub fn provisioning(thin: bool, unmaps: bool, zeroes: bool) -> Vec<u8> {
+/// `zeroes`: what was deallocated reads as zeros; `exponent`: log2 of the blocks of a threshold
+/// set, 0 without thresholds.
+pub fn provisioning(thin: bool, unmaps: bool, zeroes: bool, exponent: u8) -> Vec<u8> {
     if !thin {
         return vec![0; 4];
     }
     let lbprz = u8::from(zeroes) << 2;
     let lbpu = u8::from(unmaps) << 7;
-    vec![0, lbpu | 0x60 | lbprz, 0x02, 0] // LBPWS, LBPWS10; thin provisioned
+    vec![exponent, lbpu | 0x60 | lbprz, 0x02, 0] // LBPWS, LBPWS10; thin provisioned
 }
 
 /// The body of page 86: no protection, simple, ordered and head-of-queue tasks, and no volatile
@@ -359,9 +360,9 @@ mod tests {
 
     #[test]
     fn provisioning_is_silent_unless_thin() {
-        assert_eq!(provisioning(false, true, true), [0; 4]);
-        assert_eq!(provisioning(true, true, true), [0, 0xe4, 2, 0]);
-        assert_eq!(provisioning(true, true, false), [0, 0xe0, 2, 0]);
-        assert_eq!(provisioning(true, false, false), [0, 0x60, 2, 0]);
+        assert_eq!(provisioning(false, true, true, 11), [0; 4]);
+        assert_eq!(provisioning(true, true, true, 11), [11, 0xe4, 2, 0]);
+        assert_eq!(provisioning(true, true, false, 0), [0, 0xe0, 2, 0]);
+        assert_eq!(provisioning(true, false, false, 0), [0, 0x60, 2, 0]);
     }
 }

@@ -37,6 +37,15 @@ enum Backing {
     Null { bytes: u64 },
 }
 
+/// Room of an image file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What it takes on its file system.
+    pub used_bytes: u64,
+    /// What its file system has left for us; for others, too.
+    pub free_bytes: u64,
+}
+
 impl Drop for Store {
     /// The lock is given back now, not when the last ring that knew the file is torn down: the
     /// kernel does that some time after the process has ended, and the next one wants the lock.
@@ -66,6 +75,21 @@ impl Store {
             Backing::Memory(memory) => Ok(memory.len()),
             Backing::Null { bytes } => Ok(*bytes),
         }
+    }
+
+    /// How much room it takes, and how much its file system has left. Only image files can tell.
+    ///
+    /// # Errors
+    /// If the file system could not be asked.
+    pub fn usage(&self) -> io::Result<Option<Usage>> {
+        let (Backing::File { fd, .. }, Kind::ImageFile) = (&self.backing, self.facts.kind) else {
+            return Ok(None);
+        };
+        let (file, system) = (rustix::fs::fstat(fd)?, rustix::fs::fstatvfs(fd)?);
+        // st_blocks counts 512 bytes, whatever the file system's block is.
+        let used_bytes = u64::try_from(file.st_blocks).unwrap_or(0).saturating_mul(512);
+        let free_bytes = system.f_bavail.saturating_mul(system.f_frsize);
+        Ok(Some(Usage { used_bytes, free_bytes }))
     }
 
     /// Whether there is anything stored at `offset`, and how many bytes from there on are alike.

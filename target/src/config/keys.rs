@@ -119,6 +119,14 @@ const LIST: &[Key] = &[
     ),
     key(
         "export",
+        "space_warning",
+        "size",
+        "none",
+        "Tell initiators of a thin image file, by a unit attention, when less room than this is \
+         left on its file system; and say so in the log.",
+    ),
+    key(
+        "export",
         "acknowledge",
         "\"stable\" or \"cached\"",
         "\"stable\"",

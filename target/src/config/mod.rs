@@ -215,6 +215,8 @@ pub struct Export {
     pub sanitize_rate: u64,
     /// Its blocks are encrypted, and their key wrapped under this one.
     pub encryption: Option<SecretKey>,
+    /// Initiators of a thin unit are told when less room than this is left; 0 is never.
+    pub space_warning: u64,
     /// When an AoE write is acknowledged.
     pub acknowledge: Acknowledge,
     /// Direct I/O.
@@ -247,6 +249,7 @@ impl Export {
             thin: false,
             sanitize_rate: 0,
             encryption: None,
+            space_warning: 0,
             acknowledge: Acknowledge::default(),
             direct: Direct::default(),
             serial: None,

@@ -125,8 +125,9 @@ fn export(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     export.read_only = reader.boolean(table, "read_only").unwrap_or(false);
     export.removable = reader.boolean(table, "removable").unwrap_or(false);
     export.thin = reader.boolean(table, "thin").unwrap_or(false);
-    let rate = |text: &str| text.parse().map(|Size(bytes)| bytes);
-    export.sanitize_rate = reader.with(table, "sanitize_rate", rate).map_or(0, |at| at.value);
+    let size = |text: &str| text.parse().map(|Size(bytes)| bytes);
+    export.sanitize_rate = reader.with(table, "sanitize_rate", size).map_or(0, |at| at.value);
+    export.space_warning = reader.with(table, "space_warning", size).map_or(0, |at| at.value);
     export.encryption = encryption(reader, table, &backing);
     let acknowledge = [("stable", Acknowledge::Stable), ("cached", Acknowledge::Cached)];
     export.acknowledge = reader.choice(table, "acknowledge", &acknowledge).unwrap_or_default();

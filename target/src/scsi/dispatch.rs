@@ -125,7 +125,7 @@ impl Nexus {
                 Ok(port_groups::report(lu, view, extended, allocation))
             }
             Command::SetPortGroups { len } => port_groups::set(len),
-            Command::LogSense(command) => log::plan(&command),
+            Command::LogSense(command) => log::plan(lu, &command),
             Command::ReadCapacity10 => Ok(capacity::plan10(lu)),
             Command::ReadCapacity16 { allocation } => Ok(capacity::plan16(lu, allocation)),
             Command::ReserveIn { action, allocation } => Ok(reserve::read(lu, action, allocation)),

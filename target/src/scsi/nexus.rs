@@ -36,10 +36,12 @@ pub enum Attention {
     AccessChanged = 9,
     /// The target could not give a target port group the state it wanted to.
     AccessChangeFailed = 10,
+    /// Little room is left for a thin unit.
+    SpaceLow = 11,
 }
 
 /// All, in the order they are told.
-const ORDER: [Attention; 11] = [
+const ORDER: [Attention; 12] = [
     Attention::PowerOn,
     Attention::Reset,
     Attention::MediumLoaded,
@@ -50,6 +52,7 @@ const ORDER: [Attention; 11] = [
     Attention::AccessChangeFailed,
     Attention::CapacityChanged,
     Attention::ModeChanged,
+    Attention::SpaceLow,
     Attention::LunsChanged,
 ];
 
@@ -61,6 +64,7 @@ impl Attention {
             Self::Reset => Condition::BUS_DEVICE_RESET_FUNCTION_OCCURRED,
             Self::MediumLoaded => Condition::NOT_READY_TO_READY_CHANGE,
             Self::CapacityChanged => Condition::CAPACITY_DATA_HAS_CHANGED,
+            Self::SpaceLow => Condition::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
             Self::ModeChanged => Condition::MODE_PARAMETERS_CHANGED,
             Self::LunsChanged => Condition::REPORTED_LUNS_DATA_HAS_CHANGED,
             Self::ReservationsPreempted => Condition::RESERVATIONS_PREEMPTED,
@@ -84,6 +88,7 @@ pub(super) struct Seen {
     pub(super) luns: u64,
     pub(super) reservations: u64,
     pub(super) access: u64,
+    pub(super) space: u64,
 }
 
 /// One initiator (session) and one unit. Owned by the session; pending attentions are a set, so
@@ -160,6 +165,7 @@ impl Nexus {
             luns: view.luns_generation,
             reservations: lu.volume.reservations.epoch(),
             access: lu.port_groups.generation(),
+            space: lu.volume.space.generation(),
         }
     }
 
@@ -174,6 +180,7 @@ impl Nexus {
             (now.medium != self.seen.medium, Attention::MediumLoaded),
             (now.size != self.seen.size, Attention::CapacityChanged),
             (now.luns != self.seen.luns, Attention::LunsChanged),
+            (now.space != self.seen.space, Attention::SpaceLow),
         ];
         for (_, attention) in changed.iter().filter(|(changed, _)| *changed) {
             self.attend(*attention);

@@ -19,6 +19,7 @@ mod mode;
 mod reports;
 mod reservation;
 mod sanitize;
+mod space;
 
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],

@@ -15,6 +15,7 @@
 //! status.rs    all of them together, for people and programs
 //! state.rs     small state files, replaced crash-safely
 //! survey.rs    what image files hold
+//! space.rs     how much room they take and have left
 //! ```
 //!
 //! No decision about a protocol is made here, and nothing here waits for a disk: a device that
@@ -27,6 +28,7 @@ mod letter;
 mod plan;
 mod ports;
 mod report;
+mod space;
 mod state;
 mod status;
 mod streams;
@@ -51,6 +53,7 @@ use thiserror::Error;
 use self::host::RingHost;
 use self::letter::{Letter, Mailboxes};
 use self::plan::Planner;
+use self::space::Watch;
 use self::state::StateWriter;
 use self::survey::Surveyor;
 use self::volumes::Volumes;
@@ -111,6 +114,7 @@ pub struct Running {
     features: Report,
     started: Instant,
     writer: StateWriter,
+    watch: Watch,
 }
 
 /// What the control plane changes, one change at a time.
@@ -150,6 +154,8 @@ pub fn start(config: &Config, options: StartOptions) -> Result<Running, StartErr
         features,
         started: Instant::now(),
         writer,
+        watch: Watch::spawn()
+            .map_err(|e| StartError::System(format!("a thread does not start: {e}")))?,
     };
     let installed = {
         let mut inner = running.inner();
@@ -258,6 +264,7 @@ impl Running {
     fn hand_out(&self, volumes: &Volumes, names: &[String]) {
         for opened in names.iter().filter_map(|name| volumes.get(name)) {
             let (volume, base) = (opened.volume.id, opened.export.offset);
+            self.watch.add(opened);
             self.mailboxes.send_all(|| Letter::Store(volume, opened.store.clone(), base));
         }
     }

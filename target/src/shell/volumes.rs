@@ -122,6 +122,7 @@ fn open(id: VolumeId, export: &Export) -> Result<Opened, StartError> {
             removable: export.removable,
             thin: export.thin,
             sanitize_rate: export.sanitize_rate,
+            space_warning: export.space_warning,
         },
         bytes,
     );

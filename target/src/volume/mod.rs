@@ -10,6 +10,7 @@ pub mod identity;
 pub mod range_lock;
 pub mod request;
 pub mod sanitize;
+pub mod space;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,6 +80,8 @@ pub struct Options {
     pub thin: bool,
     /// Bytes a second that a sanitize operation writes at most; 0 is no limit.
     pub sanitize_rate: u64,
+    /// Initiators of a thin unit are told when less room than this is left; 0 is never.
+    pub space_warning: u64,
 }
 
 /// What was done on a volume.
@@ -127,6 +130,8 @@ pub struct Volume {
     /// What its blocks are encrypted with, if they are. The first [`cipher::HEADER_BYTES`] of its
     /// store are then before its first block.
     pub cipher: Option<Arc<cipher::Cipher>>,
+    /// How much room it takes and has left, where that is known.
+    pub space: space::Space,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -155,6 +160,7 @@ impl Volume {
             reservations: Reservations::default(),
             sanitization: sanitize::Sanitization::default(),
             cipher: None,
+            space: space::Space::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),

@@ -16,6 +16,7 @@ use corbel_target::scsi::{
     Action, Attention, Kept, LogicalUnit, MissingLun, Nexus, Plan, Reply, View,
 };
 use corbel_target::volume::sanitize::Sanitization;
+use corbel_target::volume::space::Room;
 use corbel_target::volume::{Kind, Options, Outcome, Volume};
 
 use super::host::{ERRORS, volume};
@@ -48,6 +49,7 @@ pub(super) fn scsi_cdb(input: &[u8]) {
         removable: mode & 2 == 2,
         thin: mode & 4 == 0,
         sanitize_rate: 0,
+        space_warning: 1 << 20,
     };
     let mut volume = volume(SIZE_BYTES, options);
     volume.facts.block_bytes = if mode & 8 == 8 { 4096 } else { 512 };
@@ -95,6 +97,10 @@ impl Bench {
             2 => self.volume.resize(u64::from(script.u16()) << 14 | 1 << 13),
             3 => self.luns_generation += 1,
             4 => self.volume.count_flush_failure(),
+            6 => {
+                let [used, available] = [script.u16(), script.u16()].map(|n| u64::from(n) << 14);
+                self.volume.space.tell(Room { used, available }, 1 << 20);
+            }
             5 if operation & 0x60 == 0x60 => self.volume.mark_gone(),
             _ => self.command(who, operation, script),
         }

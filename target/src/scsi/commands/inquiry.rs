@@ -5,6 +5,7 @@ use corbel_proto::scsi::inquiry::{DISK, Inquiry};
 use corbel_proto::scsi::vpd::{self, Designator};
 use corbel_proto::scsi::{Sense, ascii_field};
 
+use super::provisioning;
 use crate::scsi::{LogicalUnit, Plan, View, limits};
 use crate::volume::identity::{REVISION, VENDOR};
 
@@ -70,7 +71,8 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         }
         vpd::LOGICAL_BLOCK_PROVISIONING => {
             let (thin, unmaps) = (limits::thin(volume), limits::unmaps(volume));
-            vpd::provisioning(thin, unmaps, volume.facts.discard_zeroes)
+            let exponent = provisioning::exponent(lu);
+            vpd::provisioning(thin, unmaps, volume.facts.discard_zeroes, exponent)
         }
         vpd::INSTANCE => match lu.instance() {
             Some(instance) => [instance.boot, instance.process].concat(),

@@ -10,6 +10,7 @@ pub(super) mod log;
 pub(super) mod mode;
 pub(super) mod opcodes;
 pub(super) mod port_groups;
+pub(super) mod provisioning;
 pub(super) mod report_luns;
 pub(super) mod request_sense;
 pub(super) mod reserve;

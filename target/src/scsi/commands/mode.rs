@@ -2,8 +2,10 @@
 
 use corbel_proto::scsi::cdb::{ModeSelect, ModeSense};
 use corbel_proto::scsi::mode::{self, BlockDescriptor, Parameters};
+use corbel_proto::scsi::provisioning as wire;
 use corbel_proto::scsi::{Condition, Sense, Status};
 
+use super::provisioning;
 use crate::scsi::media::{MediaKind, MediaPlan};
 use crate::scsi::mode_pages::Change;
 use crate::scsi::plan::{Action, Kept, ParameterKind};
@@ -12,6 +14,7 @@ use crate::scsi::{LogicalUnit, Nexus, Plan, Reply};
 const CHANGEABLE: u8 = 1;
 const DEFAULT: u8 = 2;
 const SAVED: u8 = 3;
+const ALL_SUBPAGES: u8 = 0xff;
 
 fn geometry(lu: &LogicalUnit, long: bool) -> BlockDescriptor {
     let block_bytes = lu.volume.facts.block_bytes;
@@ -27,11 +30,21 @@ pub(in crate::scsi) fn sense(lu: &LogicalUnit, command: &ModeSense) -> Result<Pl
         _ => lu.mode.current(),
     };
     let changeable = command.control == CHANGEABLE;
-    if !matches!(command.subpage, 0x00 | 0xff) {
-        return Err(Sense::invalid_cdb(3, None));
-    }
     let wanted = |page: &u8| command.page == mode::ALL_PAGES || command.page == *page;
-    let pages: Vec<u8> = mode::PAGES
+    let thresholds = provisioning::room(lu).map(|_| provisioning::threshold(lu));
+    let below = thresholds.filter(|_| wanted(&wire::MODE_PAGE));
+    let below = below.map(|sets| wire::mode_page(sets, changeable));
+    let below = match (command.subpage, below) {
+        (0x00, _) | (ALL_SUBPAGES, None) => Vec::new(),
+        (ALL_SUBPAGES, Some(page)) => page,
+        (wire::MODE_SUBPAGE, Some(page)) if command.page == wire::MODE_PAGE => {
+            return Ok(answer(lu, command, &page));
+        }
+        _ => return Err(Sense::invalid_cdb(3, None)),
+    };
+    let recovery = thresholds.filter(|_| wanted(&wire::ERROR_RECOVERY));
+    let recovery = recovery.map(|sets| wire::error_recovery(sets.is_some() && !changeable));
+    let pages = mode::PAGES
         .into_iter()
         .filter(wanted)
         .filter_map(|code| {
@@ -41,15 +54,19 @@ pub(in crate::scsi) fn sense(lu: &LogicalUnit, command: &ModeSense) -> Result<Pl
             }
             Some(page)
         })
-        .flatten()
-        .collect();
+        .flatten();
+    let pages: Vec<u8> = recovery.into_iter().flatten().chain(pages).chain(below).collect();
     if pages.is_empty() {
         return Err(Sense::invalid_cdb(2, Some(5)));
     }
+    Ok(answer(lu, command, &pages))
+}
+
+fn answer(lu: &LogicalUnit, command: &ModeSense, pages: &[u8]) -> Plan {
     let descriptor = (!command.no_descriptor).then(|| geometry(lu, command.long_lba));
     let protected = lu.protection().is_some();
-    let data = mode::sense_data(command.ten, protected, descriptor, &pages);
-    Ok(Plan::data(data, u32::from(command.allocation)))
+    let data = mode::sense_data(command.ten, protected, descriptor, pages);
+    Plan::data(data, u32::from(command.allocation))
 }
 
 /// Only the standard's pages can be set. Without a list nothing is, but what is in force may be

@@ -237,7 +237,7 @@ fn inquiry(page: Option<u8>) -> Option<Vec<u8>> {
         Some(vpd::SUPPORTED_PAGES) => vec![0, 0x83, 0xb0, 0xb2],
         Some(vpd::DEVICE_IDENTIFICATION) => vpd::identification(&[Designator::Naa(3 << 60)]),
         Some(vpd::BLOCK_LIMITS) => limits.emit(),
-        Some(vpd::LOGICAL_BLOCK_PROVISIONING) => vpd::provisioning(true, true, true),
+        Some(vpd::LOGICAL_BLOCK_PROVISIONING) => vpd::provisioning(true, true, true, 0),
         Some(_) => return None,
     };
     Some(vpd::page(DISK, page.unwrap_or(0), body))

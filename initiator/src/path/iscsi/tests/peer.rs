@@ -369,7 +369,7 @@ fn inquiry(disk: &Disk, page: Option<u8>) -> Result<Vec<u8>, Condition> {
             vpd::identification(&[Designator::Naa(disk.naa), Designator::TargetPortGroup(1)])
         }
         Some(vpd::BLOCK_LIMITS) => disk.limits.emit(),
-        Some(vpd::LOGICAL_BLOCK_PROVISIONING) => vpd::provisioning(disk.thin, true, true),
+        Some(vpd::LOGICAL_BLOCK_PROVISIONING) => vpd::provisioning(disk.thin, true, true, 0),
         // One that tells its boot only is of an older release.
         Some(vpd::INSTANCE) => vec![disk.instance; if disk.tells_process { 32 } else { 16 }],
         Some(_) => return Err(Condition::INVALID_FIELD_IN_CDB),
