@@ -164,13 +164,15 @@ pub fn parse_sense6(bytes: &[u8]) -> Option<Told> {
 ///
 /// Every bit that is not changeable must have its present value (SPC-4 6.9.2): setting one is
 /// refused with a pointer, and then nothing changes. `descriptor` is the unit's real geometry,
-/// which cannot be changed; zeros in its place mean "as it is".
+/// which cannot be changed; zeros in its place mean "as it is". `fixed` are pages, as MODE SENSE
+/// tells them, in which nothing is changeable.
 pub fn parse_select(
     list: &[u8],
     ten: bool,
     current: &Parameters,
     changeable: &Parameters,
     descriptor: &BlockDescriptor,
+    fixed: &[Vec<u8>],
 ) -> Result<Parameters, Sense> {
     let mut wanted = *current;
     if list.is_empty() {
@@ -189,9 +191,25 @@ pub fn parse_select(
     check_descriptor(geometry, BlockDescriptor { long, ..*descriptor }, at, header)?;
     let mut at = header + descriptor_len;
     while at < list.len() {
-        at += select_page(list, at, current, changeable, &mut wanted)?;
+        at += match fixed.iter().find(|page| page.first() == Some(&(list[at] & !PS))) {
+            Some(page) => same_page(list, at, page)?,
+            None => select_page(list, at, current, changeable, &mut wanted)?,
+        };
     }
     Ok(wanted)
+}
+
+/// A page that must stand at `at` as it is told. Answers with its length.
+fn same_page(list: &[u8], at: usize, page: &[u8]) -> Result<usize, Sense> {
+    let short = || Sense::from(Condition::PARAMETER_LIST_LENGTH_ERROR);
+    let given = list.get(at..at + page.len()).ok_or_else(short)?;
+    match given.iter().zip(page).skip(1).position(|(given, page)| given != page) {
+        None => Ok(page.len()),
+        Some(byte) => {
+            let byte = u16::try_from(at + 1 + byte).unwrap_or(u16::MAX);
+            Err(Sense::invalid_parameter(byte, None))
+        }
+    }
 }
 
 fn check_descriptor(
@@ -268,7 +286,7 @@ mod tests {
         BlockDescriptor { blocks: 1000, block_bytes: 4096, long: false };
 
     fn select(list: &[u8]) -> Result<Parameters, Sense> {
-        parse_select(list, false, &NOW, &MAY, &GEOMETRY)
+        parse_select(list, false, &NOW, &MAY, &GEOMETRY, &[])
     }
 
     /// MODE SENSE(6) data as an initiator sends it back: the data length is reserved there.
@@ -320,8 +338,25 @@ mod tests {
         assert_eq!(select(&list), Err(Sense::invalid_parameter(14, Some(0))));
         let fixed = Parameters { write_cache: false, ..MAY };
         list[14] = 0;
-        let refused = parse_select(&list, false, &NOW, &fixed, &GEOMETRY);
+        let refused = parse_select(&list, false, &NOW, &fixed, &GEOMETRY, &[]);
         assert_eq!(refused, Err(Sense::invalid_parameter(14, Some(2))));
+    }
+
+    #[test]
+    fn pages_in_which_nothing_changes_are_taken_as_they_were_told() {
+        let fixed = [vec![0x5c, 2, 0, 2, 0x80, 7]];
+        let select = |list: &[u8]| parse_select(list, false, &NOW, &MAY, &GEOMETRY, &fixed);
+        let mut list = [&[0, 0, 0, 0, 0xdc][..], &fixed[0][1..]].concat();
+        list.extend_from_slice(&echoed(CACHING)[12..]);
+        list[12] = 0; // WCE
+        assert!(!select(&list).unwrap().write_cache, "what follows is read");
+        for byte in 5..10 {
+            let mut other = list.clone();
+            other[byte] ^= 1;
+            let point = u16::try_from(byte).unwrap();
+            assert_eq!(select(&other), Err(Sense::invalid_parameter(point, None)));
+        }
+        assert!(select(&list[..9]).is_err());
     }
 
     #[test]

@@ -62,6 +62,15 @@ pub(in crate::scsi) fn sense(lu: &LogicalUnit, command: &ModeSense) -> Result<Pl
     Ok(answer(lu, command, &pages))
 }
 
+/// Pages in which nothing can be changed, and that not all units have.
+fn fixed(lu: &LogicalUnit) -> Vec<Vec<u8>> {
+    let thresholds = provisioning::room(lu).map(|_| provisioning::threshold(lu));
+    let pages = |sets: Option<u32>| {
+        vec![wire::error_recovery(sets.is_some()), wire::mode_page(sets, false)]
+    };
+    thresholds.map(pages).unwrap_or_default()
+}
+
 fn answer(lu: &LogicalUnit, command: &ModeSense, pages: &[u8]) -> Plan {
     let descriptor = (!command.no_descriptor).then(|| geometry(lu, command.long_lba));
     let protected = lu.protection().is_some();
@@ -94,7 +103,8 @@ pub(in crate::scsi) fn resume(
 ) -> Result<Plan, Sense> {
     let lu = &nexus.lu;
     let (now, may) = (lu.mode.current(), lu.mode.changeable());
-    let wanted = mode::parse_select(list, ten, &now, &may, &geometry(lu, false))?;
+    let geometry = geometry(lu, false);
+    let wanted = mode::parse_select(list, ten, &now, &may, &geometry, &fixed(lu))?;
     Ok(change(nexus, wanted, save))
 }
 

@@ -102,3 +102,18 @@ fn where_nothing_is_known_there_are_no_such_pages() {
         }
     }
 }
+
+/// Some hosts send back everything that they read.
+#[test]
+fn all_pages_can_be_selected_back_as_they_were_told() {
+    let mut n = thin();
+    let all = data(&mut n, &[0x1a, 8, 0x3f, 0xff, 255, 0]);
+    let len = u8::try_from(all.len()).unwrap();
+    let select = [0x15, 0x10, 0, 0, len, 0];
+    let Action::Parameters(command) = n.begin(&VIEW, &select).action else { panic!("a list") };
+    let mut list = [&[0, 0, 0, 0][..], &all[4..]].concat();
+    assert!(sense_of(&n.resume(&VIEW, command, &list)).is_none());
+    *list.last_mut().unwrap() ^= 1; // the threshold
+    let refused = sense_of(&n.resume(&VIEW, command, &list)).unwrap();
+    assert_eq!(refused, Sense::invalid_parameter(u16::from(len) - 1, None));
+}
