@@ -150,6 +150,21 @@ pub enum Command {
         /// ALLOCATION LENGTH.
         allocation: u32,
     },
+    /// POPULATE TOKEN or WRITE USING TOKEN.
+    Token {
+        /// WRITE USING TOKEN.
+        writes: bool,
+        /// LIST IDENTIFIER.
+        list_id: u32,
+        /// PARAMETER LIST LENGTH.
+        len: u32,
+    },
+    ReceiveTokenInformation {
+        /// LIST IDENTIFIER.
+        list_id: u32,
+        /// ALLOCATION LENGTH.
+        allocation: u32,
+    },
     Sanitize(Sanitize),
     FormatUnit(FormatUnit),
     StartStop(StartStop),
@@ -183,6 +198,9 @@ pub fn parse(cdb: &[u8]) -> Result<(Command, Class), Sense> {
 
 /// Service action of SERVICE ACTION IN(16).
 const GET_LBA_STATUS: u8 = 0x12;
+/// Service actions of third-party copies, out and in.
+const WRITE_USING_TOKEN: u8 = 0x11;
+const TOKEN_INFORMATION: u8 = 0x07;
 /// Service actions of MAINTENANCE IN.
 const REPORT_PORT_GROUPS: u8 = 0x0a;
 const REPORT_TASK_MANAGEMENT: u8 = 0x0d;
@@ -294,11 +312,8 @@ impl Cdb {
             }),
             0x42 => Command::Unmap { anchor: self.bit(1, 0), len: self.u16(7) },
             0x48 => Command::Sanitize(self.sanitize()?),
-            0x83 => Command::ExtendedCopy { len: self.u32(10) },
-            0x84 => Command::ReceiveCopyResults {
-                list_id: (self.0[1] & 0x1f == 0).then_some(self.0[2]),
-                allocation: self.u32(10),
-            },
+            0x83 => self.third_party_copy(),
+            0x84 => self.receive_copy_results(),
             0x89 => {
                 let blocks = u32::from(self.unprotected()?.0[13]);
                 let extent = Extent { lba: self.u64(2), blocks, count_at: 13 };
@@ -323,6 +338,30 @@ impl Cdb {
             0xa4 => Command::SetPortGroups { len: self.u32(6) },
             _ => return Err(Condition::INVALID_COMMAND_OPERATION_CODE.into()),
         })
+    }
+
+    fn third_party_copy(&self) -> Command {
+        let len = self.u32(10);
+        match self.0[1] & 0x1f {
+            0x00 => Command::ExtendedCopy { len },
+            action => {
+                let writes = action == WRITE_USING_TOKEN;
+                Command::Token { writes, list_id: self.u32(6), len }
+            }
+        }
+    }
+
+    fn receive_copy_results(&self) -> Command {
+        let allocation = self.u32(10);
+        match self.0[1] & 0x1f {
+            TOKEN_INFORMATION => {
+                Command::ReceiveTokenInformation { list_id: self.u32(2), allocation }
+            }
+            action => {
+                let list_id = (action == 0).then_some(self.0[2]);
+                Command::ReceiveCopyResults { list_id, allocation }
+            }
+        }
     }
 
     fn inquiry(&self) -> Result<Command, Sense> {

@@ -1,6 +1,7 @@
 //! EXTENDED COPY (LID1) and RECEIVE COPY RESULTS (SPC-4 6.4, 6.22 ff., 5.17).
 
 use super::sense::{Condition, Sense};
+use super::token;
 use super::vpd::Designator;
 
 /// What one command may ask for; told in advance by [`operating_parameters`] and VPD page 8F.
@@ -212,8 +213,9 @@ pub fn status(standing: Standing, segments: u16, bytes: u64) -> Vec<u8> {
     out
 }
 
-/// The body of VPD page 8F (SPC-4 7.8.17): the same once more, descriptor by descriptor.
-pub fn third_party_copy() -> Vec<u8> {
+/// The body of VPD page 8F (SPC-4 7.8.17): the same once more, descriptor by descriptor, and what
+/// token copies may ask for of a unit with blocks of `block_bytes`.
+pub fn third_party_copy(block_bytes: u32) -> Vec<u8> {
     let mut out = Vec::new();
     let mut descriptor = |kind: u16, body: &[u8]| {
         let len = body.len().next_multiple_of(4);
@@ -222,8 +224,17 @@ pub fn third_party_copy() -> Vec<u8> {
         out.extend(body);
         out.resize(out.len() + len - body.len(), 0);
     };
-    // Supported commands: EXTENDED COPY(LID1); COPY STATUS and OPERATING PARAMETERS.
-    descriptor(0x0001, &[7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03]);
+    let mut tokens = [0; 32];
+    let blocks = token::BYTES_MAX / u64::from(block_bytes.max(1));
+    tokens[6..8].copy_from_slice(&token::RANGES_MAX.to_be_bytes());
+    tokens[8..12].copy_from_slice(&token::INACTIVITY_MAX.to_be_bytes());
+    tokens[12..16].copy_from_slice(&token::INACTIVITY_DEFAULT.to_be_bytes());
+    tokens[16..24].copy_from_slice(&blocks.to_be_bytes());
+    tokens[24..32].copy_from_slice(&blocks.to_be_bytes());
+    descriptor(0x0000, &tokens);
+    // Supported commands: EXTENDED COPY(LID1), POPULATE TOKEN, WRITE USING TOKEN; COPY STATUS,
+    // OPERATING PARAMETERS, ROD TOKEN INFORMATION.
+    descriptor(0x0001, &[10, 0x83, 3, 0x00, 0x10, 0x11, 0x84, 3, 0x00, 0x03, 0x07]);
     let mut parameters = [0; 28];
     parameters[4..6].copy_from_slice(&CSCDS_MAX.to_be_bytes());
     parameters[6..8].copy_from_slice(&SEGMENTS_MAX.to_be_bytes());
@@ -231,6 +242,16 @@ pub fn third_party_copy() -> Vec<u8> {
     descriptor(0x0004, &parameters);
     descriptor(0x0008, &[2, BLOCK_TO_BLOCK, IDENTIFICATION]);
     descriptor(0x000c, &[0, 2, 0xff, 0xff]);
+    // Tokens are this process's alone (REMOTE TOKENS 0), and live as long as they are used.
+    let mut features = [0; 44];
+    features[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
+    features[20..24].copy_from_slice(&token::INACTIVITY_MAX.to_be_bytes());
+    descriptor(0x0106, &features);
+    let mut kinds = [0; 68];
+    kinds[3] = 64;
+    kinds[4..8].copy_from_slice(&token::CHANGE_VULNERABLE.to_be_bytes());
+    kinds[8] = 0x03; // TOKEN_IN, TOKEN_OUT
+    descriptor(0x0108, &kinds);
     let mut general = [0; 32];
     general[..4].copy_from_slice(&u32::from(CONCURRENT_MAX).to_be_bytes());
     general[4..8].copy_from_slice(&u32::from(IDENTIFIED_MAX).to_be_bytes());
@@ -313,7 +334,7 @@ mod tests {
 
     #[test]
     fn page_8f_is_a_chain_of_descriptors_in_fours() {
-        let page = third_party_copy();
+        let page = third_party_copy(512);
         let (mut rest, mut kinds) = (&page[..], Vec::new());
         while let [a, b, c, d, tail @ ..] = rest {
             let len = usize::from(u16::from_be_bytes([*c, *d]));
@@ -321,7 +342,7 @@ mod tests {
             kinds.push(u16::from_be_bytes([*a, *b]));
             rest = &tail[len..];
         }
-        assert_eq!(kinds, [1, 4, 8, 12, 0x8001]);
+        assert_eq!(kinds, [0, 1, 4, 8, 12, 0x0106, 0x0108, 0x8001]);
         assert_eq!(operating_parameters()[..4], [0, 0, 0, 42]);
     }
 }

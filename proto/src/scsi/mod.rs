@@ -10,6 +10,7 @@
 //! alua.rs      REPORT TARGET PORT GROUPS data
 //! lun.rs       the eight bytes that name a logical unit; REPORT LUNS data
 //! copy.rs      the EXTENDED COPY parameter list, and what is told of copies
+//! token.rs     parameter lists and tokens of token copies
 //! unmap.rs, sanitize.rs, format.rs   parameter lists of UNMAP, SANITIZE and FORMAT UNIT
 //! reservation.rs, transport_id.rs   PERSISTENT RESERVE IN and OUT, and how they name initiators
 //! status.rs    the status byte
@@ -32,6 +33,7 @@ pub mod reservation;
 pub mod sanitize;
 pub mod sense;
 pub mod status;
+pub mod token;
 pub mod transport_id;
 pub mod unmap;
 pub mod vpd;

@@ -101,6 +101,14 @@ conditions! {
     INLINE_DATA_LENGTH_EXCEEDED = IllegalRequest, 0x26, 0x0b;
     OPERATION_IN_PROGRESS = IllegalRequest, 0x00, 0x16;
     INSUFFICIENT_REGISTRATION_RESOURCES = IllegalRequest, 0x55, 0x04;
+    INSUFFICIENT_RESOURCES_TO_CREATE_ROD_TOKEN = IllegalRequest, 0x55, 0x0d;
+    INVALID_TOKEN_OPERATION = IllegalRequest, 0x23, 0x00;
+    UNSUPPORTED_TOKEN_TYPE = IllegalRequest, 0x23, 0x01;
+    TOKEN_UNKNOWN = IllegalRequest, 0x23, 0x04;
+    TOKEN_CORRUPT = IllegalRequest, 0x23, 0x05;
+    TOKEN_REVOKED = IllegalRequest, 0x23, 0x06;
+    TOKEN_EXPIRED = IllegalRequest, 0x23, 0x07;
+    INVALID_TOKEN_LENGTH = IllegalRequest, 0x23, 0x0a;
     SAVING_PARAMETERS_NOT_SUPPORTED = IllegalRequest, 0x39, 0x00;
     MEDIUM_REMOVAL_PREVENTED = IllegalRequest, 0x53, 0x02;
     THIN_PROVISIONING_SOFT_THRESHOLD_REACHED = UnitAttention, 0x38, 0x07;

@@ -7,6 +7,7 @@ use corbel_proto::iscsi::target::{DataIn, Response, TaskFault};
 use corbel_proto::memory::{Buffer, Segments};
 use corbel_proto::scsi::copy::List;
 use corbel_proto::scsi::sense::Key;
+use corbel_proto::scsi::token;
 use corbel_proto::scsi::{Condition, Status};
 use smallvec::SmallVec;
 
@@ -33,6 +34,8 @@ enum Step {
     Keep(scsi::Kept),
     /// A copy that was asked for.
     Copying(List),
+    /// The same, of what a token names, by a list identifier.
+    Writing(u32, Box<token::Write>),
     /// A copy under way.
     Copy(Box<Copy>),
 }
@@ -88,6 +91,9 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
             Next::Detach(request, Work { data_out, wanted, step: Step::Media(media) }, answer)
         }
         Action::Copy(list) => Next::Peers(Work { data_out, wanted, step: Step::Copying(list) }),
+        Action::WriteUsingToken(list_id, order) => {
+            Next::Peers(Work { data_out, wanted, step: Step::Writing(list_id, order) })
+        }
         Action::Keep { file, bytes, then } => {
             Next::Keep(file, bytes, Work { data_out, wanted, step: Step::Keep(then) })
         }
@@ -180,7 +186,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
                 let plan = nexus.resume(&scsi_view(view), command, list);
                 next(self, plan, data_out)
             }
-            Step::Keep(_) | Step::Copying(_) | Step::Copy(_) => {
+            Step::Keep(_) | Step::Copying(_) | Step::Writing(..) | Step::Copy(_) => {
                 Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0))
             }
         }
@@ -218,10 +224,12 @@ impl<B: Buffer> Device<B> for LogicalUnit {
 
     fn peers(&self, nexus: &mut Nexus, work: Work, units: &[Arc<Self>]) -> Next<B, Work> {
         let Work { wanted, step, .. } = work;
-        let Step::Copying(list) = step else {
-            return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
+        let copy = match step {
+            Step::Copying(list) => nexus.copy(&list, units),
+            Step::Writing(list_id, order) => nexus.write_using_token(list_id, &order, units),
+            _ => return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0)),
         };
-        match nexus.copy(&list, units) {
+        match copy {
             Ok(mut copy) => {
                 let progress = copy.next_chunk();
                 self.copy_on(Box::new(copy), progress, wanted)
@@ -259,6 +267,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
             Action::Media(_)
             | Action::Detach(_)
             | Action::Copy(_)
+            | Action::WriteUsingToken(..)
             | Action::Parameters(_)
             | Action::Keep { .. }
             | Action::Evict(_) => check(Condition::LOGICAL_UNIT_NOT_SUPPORTED, 0),

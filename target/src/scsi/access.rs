@@ -20,7 +20,7 @@ pub(super) fn needed(op: &Opcode, cdb: &[u8]) -> Access {
         Class::Medium if op.code == TEST_UNIT_READY => Access::Ready,
         Class::Inspect | Class::Medium => Access::Free,
         // Whatever it reads here: what it writes elsewhere is asked for there.
-        Class::Read if op.code == EXTENDED_COPY => Access::Changes,
+        Class::Read if op.code == EXTENDED_COPY && op.service_action == Some(0) => Access::Changes,
         Class::Read => Access::Reads,
         // START without a power condition, and ALLOW.
         Class::Configure if op.code == START_STOP_UNIT && last & 0xf1 == 1 => Access::Free,

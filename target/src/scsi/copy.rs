@@ -18,6 +18,7 @@ use super::commands::{port_groups, rw, sanitize};
 use crate::reservation::{Access, NexusName};
 use crate::volume::identity::VENDOR;
 use crate::volume::request::segments_bytes;
+use crate::volume::tokens::Named;
 use crate::volume::{Kind, Outcome, Request, VolumeId};
 
 /// Bytes that are copied at a time: what one copy has of the payload memory.
@@ -43,6 +44,11 @@ impl Account {
             1 => Standing::Done,
             _ => Standing::Failed,
         }
+    }
+
+    /// Bytes that were copied.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
     }
 
     /// COPY STATUS.
@@ -87,6 +93,19 @@ pub struct Copy {
     /// Bytes of the current span.
     done: u64,
     account: Arc<Account>,
+    using: Option<Using>,
+}
+
+/// A token that says what is copied. As long as it is valid, its blocks are what they were.
+#[derive(Debug)]
+pub(super) struct Using {
+    pub(super) named: Arc<Named>,
+    /// Whose it is.
+    pub(super) source: Arc<LogicalUnit>,
+    /// Its number.
+    pub(super) token: u64,
+    /// It ends with the copy.
+    pub(super) delete: bool,
 }
 
 /// What a copy does next.
@@ -121,11 +140,7 @@ impl Copy {
             let unit = units.iter().find(|unit| name.is_some_and(|name| unit.is_called(name)));
             // The port that the command came in by must serve the unit (SPC-4 5.15.2). As with all
             // commands, one that was taken before the state changed runs to its end.
-            let serves = |unit: &&Arc<LogicalUnit>| {
-                let (group, _) = unit.port_groups.of(who.port);
-                port_groups::unready(group.state).is_none()
-            };
-            unit.filter(serves)
+            unit.filter(|unit| serves(unit, &who))
                 .cloned()
                 .ok_or_else(|| aborted(Condition::COPY_TARGET_DEVICE_NOT_REACHABLE, at))
         };
@@ -153,7 +168,47 @@ impl Copy {
             span.may_write(&who)?;
             spans.push(span);
         }
-        Ok(Self { who, spans, current: 0, done: 0, account: Account::new() })
+        Ok(Self { who, spans, current: 0, done: 0, account: Account::new(), using: None })
+    }
+
+    /// A copy of what a token names, beyond its first `skip` bytes, to ranges of
+    /// `here`, which are no longer than that.
+    pub(super) fn of_token(
+        who: NexusName,
+        here: &Arc<LogicalUnit>,
+        (mut skip, to): (u64, &[(u64, u64)]),
+        using: Using,
+    ) -> Result<Self, Sense> {
+        let source = &using.source;
+        let mut spans = Vec::with_capacity(to.len());
+        let mut places = to.iter().copied();
+        let mut place = places.next();
+        'ranges: for &(from, len) in &using.named.ranges {
+            let mut at = skip.min(len);
+            skip -= at;
+            while at < len {
+                let Some((to, room)) = place else { break 'ranges };
+                let part = room.min(len - at);
+                let (source, destination) = (source.clone(), here.clone());
+                spans.push(Span { source, destination, from: from + at, to, len: part, at: 0 });
+                at += part;
+                place = if part < room { Some((to + part, room - part)) } else { places.next() };
+            }
+        }
+        for span in &spans {
+            if !span.serves(&who) || !source.volume.contains(span.from, span.len) {
+                return Err(aborted(Condition::COPY_TARGET_DEVICE_NOT_REACHABLE, 0));
+            }
+            span.may_read(&who)?;
+            span.may_write(&who)?;
+        }
+        let (account, using) = (Account::new(), Some(using));
+        Ok(Self { who, spans, current: 0, done: 0, account, using })
+    }
+
+    /// What a token names has been changed.
+    fn is_revoked(&self) -> bool {
+        self.using.as_ref().is_some_and(|using| !using.named.is_valid())
     }
 
     pub(super) fn account(&self) -> Arc<Account> {
@@ -177,6 +232,9 @@ impl Copy {
     pub fn next_chunk<B: Buffer>(&mut self) -> Progress<B> {
         while let Some(span) = self.spans.get(self.current) {
             if self.done < span.len {
+                if self.is_revoked() {
+                    return self.fail(Condition::TOKEN_REVOKED.into());
+                }
                 if let Err(sense) = span.may_read(&self.who) {
                     return self.fail(sense);
                 }
@@ -187,6 +245,9 @@ impl Copy {
             }
             (self.current, self.done) = (self.current + 1, 0);
             self.account.segments.fetch_add(1, Ordering::AcqRel);
+        }
+        if let Some(using) = self.using.as_ref().filter(|using| using.delete) {
+            using.source.volume.tokens.delete(using.token);
         }
         self.account.standing.store(1, Ordering::Release);
         Progress::Done
@@ -216,6 +277,10 @@ impl Copy {
         if segments_bytes(&data) != len {
             return self.fail(aborted(Condition::THIRD_PARTY_DEVICE_FAILURE, span.at));
         }
+        // Who changes it afterwards comes too late for what was read.
+        if self.is_revoked() {
+            return self.fail(Condition::TOKEN_REVOKED.into());
+        }
         // It may have been fenced off while the chunk was read.
         if let Err(sense) = span.may_write(&self.who) {
             return self.fail(sense);
@@ -239,7 +304,17 @@ impl Drop for Copy {
     }
 }
 
+/// True if the port that `who` comes in by serves the unit.
+fn serves(unit: &LogicalUnit, who: &NexusName) -> bool {
+    let (group, _) = unit.port_groups.of(who.port);
+    port_groups::unready(group.state).is_none()
+}
+
 impl Span {
+    fn serves(&self, who: &NexusName) -> bool {
+        serves(&self.source, who)
+    }
+
     fn may_read(&self, who: &NexusName) -> Result<(), Sense> {
         self.may(&self.source, who, Access::Reads)
     }

@@ -6,8 +6,8 @@ use corbel_proto::scsi::{Command, Condition, Sense, Status, cdb};
 use super::access;
 use super::commands::{
     capacity, copy, defects, format, inquiry, lba_status, log, mode, opcodes, port_groups,
-    report_luns, request_sense, reserve, rw, sanitize, start_stop, sync, task_management, unmap,
-    write_same,
+    report_luns, request_sense, reserve, rw, sanitize, start_stop, sync, task_management, token,
+    unmap, write_same,
 };
 use super::plan::ParameterKind;
 use super::{Action, Kept, LogicalUnit, MissingLun, Nexus, ParameterCommand, Plan, Reply, View};
@@ -56,6 +56,9 @@ impl Nexus {
             ParameterKind::ExtendedCopy => copy::resume(list),
             ParameterKind::Sanitize { immediate, unrestricted } => {
                 sanitize::resume(&self.lu, (immediate, unrestricted), list)
+            }
+            ParameterKind::Token { list_id, writes } => {
+                token::resume(self, (list_id, writes), list)
             }
             ParameterKind::Format { long } => format::resume(&self.lu, long, list),
             ParameterKind::ReserveOut { action, scope_type } => {
@@ -136,6 +139,10 @@ impl Nexus {
             Command::ExtendedCopy { len } => copy::plan(len),
             Command::ReceiveCopyResults { list_id, allocation } => {
                 copy::results(self, list_id, allocation)
+            }
+            Command::Token { list_id, writes, len } => token::plan(list_id, writes, len),
+            Command::ReceiveTokenInformation { list_id, allocation } => {
+                token::information(self, list_id, allocation)
             }
             Command::Sanitize(command) => sanitize::plan(lu, &command),
             Command::FormatUnit(command) => format::plan(lu, &command),

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use corbel_proto::scsi::alua::AccessState;
 use corbel_proto::scsi::{Condition, Sense};
 
+use super::commands::token;
 use super::copy::Account;
 use super::{LogicalUnit, View};
 use crate::reservation::{Access, NexusName, Notice, Rights};
@@ -106,6 +107,8 @@ pub struct Nexus {
     prevents: bool,
     /// Its copies by their list identifiers, oldest first.
     pub(super) copies: Vec<(u8, Arc<Account>)>,
+    /// Its commands with tokens, the same way.
+    pub(super) tokens: Vec<(u32, token::Outcome)>,
     /// Failed flushes of the volume that this initiator has been told of.
     flush_failures: u64,
 }
@@ -128,6 +131,7 @@ impl Nexus {
             pending: 0,
             prevents: false,
             copies: Vec::new(),
+            tokens: Vec::new(),
             flush_failures,
         };
         nexus.attend(Attention::PowerOn);

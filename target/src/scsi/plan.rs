@@ -3,6 +3,7 @@
 use corbel_proto::scsi::copy::List;
 use corbel_proto::scsi::lun::Lun;
 use corbel_proto::scsi::reservation::OutAction;
+use corbel_proto::scsi::token;
 use corbel_proto::scsi::{Sense, SenseBytes, Status};
 
 use super::MediaPlan;
@@ -66,6 +67,9 @@ pub enum Action {
     /// Ask [`Nexus::copy`](super::Nexus::copy), with the units of the target that the initiator
     /// may see, and carry that copy out.
     Copy(List),
+    /// The same by [`Nexus::write_using_token`](super::Nexus::write_using_token), which is also
+    /// given the list identifier.
+    WriteUsingToken(u32, Box<token::Write>),
     /// End these commands on the unit; once none can reach the medium any more, answer GOOD.
     Evict(Ended),
 }
@@ -109,6 +113,7 @@ pub(in crate::scsi) enum ParameterKind {
     ExtendedCopy,
     Sanitize { immediate: bool, unrestricted: bool },
     Format { long: bool },
+    Token { list_id: u32, writes: bool },
 }
 
 /// The end of a command.

@@ -20,6 +20,7 @@ mod reports;
 mod reservation;
 mod sanitize;
 mod space;
+mod token;
 
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],

@@ -1,6 +1,7 @@
 //! How much room thin image files take and have left, asked of their file system.
 //!
-//! Nothing tells of a file system that fills up, so a thread of its own looks every few seconds.
+//! Nothing tells of a file system that fills up, so a thread of its own looks every few seconds. It
+//! also tells volumes how the time passes, for tokens that nobody uses.
 
 use std::io;
 use std::sync::{Arc, Weak, mpsc};
@@ -17,7 +18,13 @@ use crate::volume::space::Room;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// A volume, and where its room is. Neither is kept open for this.
-type Watched = (Weak<Volume>, Weak<Store>);
+#[derive(Debug)]
+struct Watched {
+    volume: Weak<Volume>,
+    store: Weak<Store>,
+    /// The store can tell.
+    looks: bool,
+}
 
 /// Ends with its thread when it is dropped.
 #[derive(Debug)]
@@ -33,7 +40,11 @@ impl Watch {
             loop {
                 match added.recv_timeout(EVERY) {
                     Ok(one) => watched.push(one),
-                    Err(mpsc::RecvTimeoutError::Timeout) => watched.retain(look),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        // Exports that come may make a round longer, never shorter.
+                        let seconds = u32::try_from(EVERY.as_secs()).unwrap_or(u32::MAX);
+                        watched.retain(|one| pass(one, seconds));
+                    }
                     Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 }
             }
@@ -41,20 +52,32 @@ impl Watch {
         Ok(Self(sender))
     }
 
-    /// Watches an export, if it is thin and its store can tell: a part of a file cannot.
+    /// Watches an export: its room, if it is thin and its store can tell. A part of a file cannot.
     pub(super) fn add(&self, opened: &Opened) {
         let whole = opened.export.offset == 0 && opened.export.length.is_none();
-        let watched = (Arc::downgrade(&opened.volume), Arc::downgrade(&opened.store));
+        let (volume, store) = (Arc::downgrade(&opened.volume), Arc::downgrade(&opened.store));
+        let looks = whole && opened.volume.options.thin;
         // The first look is now, so that what initiators see does not come and go.
-        if whole && opened.volume.options.thin && look(&watched) {
-            let _ = self.0.send(watched); // without the thread, nothing more is known
-        }
+        let looks = looks && look(&opened.volume, &opened.store);
+        // Without the thread, nothing more is known.
+        let _ = self.0.send(Watched { volume, store, looks });
     }
 }
 
-/// Looks once; false if there is nothing to look at any more.
-fn look((volume, store): &Watched) -> bool {
-    let (Some(volume), Some(store)) = (volume.upgrade(), store.upgrade()) else { return false };
+/// So many seconds have passed; false if there is nothing to watch any more.
+fn pass(watched: &Watched, seconds: u32) -> bool {
+    let Some(volume) = watched.volume.upgrade() else { return false };
+    volume.tokens.elapsed(seconds);
+    if let Some(store) = watched.store.upgrade()
+        && watched.looks
+    {
+        look(&volume, &store);
+    }
+    true
+}
+
+/// Looks once; false if there is nothing to be seen.
+fn look(volume: &Volume, store: &Store) -> bool {
     let usage = match store.usage() {
         Ok(Some(usage)) => usage,
         Ok(None) => return false,
@@ -96,18 +119,19 @@ mod tests {
         let (identity, facts) = (Identity::from_source("s"), Facts::volatile(4096));
         let volume = Volume::new(VolumeId(0), "v".into(), identity, facts, options, 1 << 24);
         let (volume, store) = (Arc::new(volume), Arc::new(store));
-        let watched = (Arc::downgrade(&volume), Arc::downgrade(&store));
-        assert!(look(&watched));
+        let (weak, from) = (Arc::downgrade(&volume), Arc::downgrade(&store));
+        let watched = Watched { volume: weak, store: from, looks: true };
+        assert!(look(&volume, &store));
         let empty = volume.space.room().unwrap();
         assert!(empty.used < 1 << 20 && empty.available > 0, "{empty:?}");
         assert_eq!(volume.space.generation(), 1, "it is less than it should be");
         file.write_all_at(&vec![1; 4 << 20], 0).unwrap();
         file.sync_all().unwrap();
-        assert!(look(&watched));
+        assert!(pass(&watched, 5));
         let written = volume.space.room().unwrap();
         assert!(written.used >= empty.used + (4 << 20), "{written:?}");
         drop((volume, store));
-        assert!(!look(&watched), "nobody is watched for longer than he is there");
+        assert!(!pass(&watched, 5), "nobody is watched for longer than he is there");
     }
 
     #[test]

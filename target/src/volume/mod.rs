@@ -11,6 +11,7 @@ pub mod range_lock;
 pub mod request;
 pub mod sanitize;
 pub mod space;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -132,6 +133,8 @@ pub struct Volume {
     pub cipher: Option<Arc<cipher::Cipher>>,
     /// How much room it takes and has left, where that is known.
     pub space: space::Space,
+    /// Tokens that name blocks of it as they are.
+    pub tokens: tokens::Tokens,
     size_bytes: AtomicU64,
     size_generation: AtomicU64,
     flush_failures: AtomicU64,
@@ -161,6 +164,7 @@ impl Volume {
             sanitization: sanitize::Sanitization::default(),
             cipher: None,
             space: space::Space::default(),
+            tokens: tokens::Tokens::default(),
             size_bytes: AtomicU64::new(whole),
             size_generation: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
@@ -212,6 +216,8 @@ impl Volume {
         let whole = size_bytes - size_bytes % u64::from(self.facts.block_bytes);
         if self.size_bytes.swap(whole, Ordering::AcqRel) != whole {
             self.size_generation.fetch_add(1, Ordering::AcqRel);
+            // Who changed the size may have changed more.
+            self.tokens.written(0, u64::MAX);
         }
     }
 

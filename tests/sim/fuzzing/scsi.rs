@@ -97,6 +97,8 @@ impl Bench {
             2 => self.volume.resize(u64::from(script.u16()) << 14 | 1 << 13),
             3 => self.luns_generation += 1,
             4 => self.volume.count_flush_failure(),
+            7 => self.volume.tokens.written(u64::from(script.u16()) << 14, u64::MAX),
+            8 => self.volume.tokens.elapsed(script.u8().into()),
             6 => {
                 let [used, available] = [script.u16(), script.u16()].map(|n| u64::from(n) << 14);
                 self.volume.space.tell(Room { used, available }, 1 << 20);
@@ -130,11 +132,26 @@ impl Bench {
                 assert!(plan.data_out < 1 << 16, "a parameter list of {}", plan.data_out);
                 let mut list = script.bytes(64).to_vec();
                 list.resize(usize::try_from(plan.data_out).expect("checked"), 0);
+                if cdb[..2] == [0x83, 0x11] {
+                    self.give_token(who, &view, &mut list);
+                }
                 self.nexuses[who].resume(&view, command, &list)
             }
             _ => plan,
         };
         self.perform(plan, script);
+    }
+
+    /// Puts the last token of list identifier 0 where WRITE USING TOKEN has it, and a range behind
+    /// it: nobody would guess them.
+    fn give_token(&mut self, who: usize, view: &View<'_>, list: &mut [u8]) {
+        let ask = [0x84, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0];
+        let plan = self.nexuses[who].begin(view, &ask);
+        let Action::Respond(reply) = plan.action else { panic!("it is answered at once") };
+        if let (Some(token), Some(place)) = (reply.data.get(38..), list.get_mut(16..552)) {
+            place[..token.len()].copy_from_slice(token);
+            (place[519], place[531]) = (16, 2);
+        }
     }
 
     /// A few chunks of a copy, which stay inside the volume.
@@ -178,6 +195,13 @@ impl Bench {
             Action::Copy(list) => {
                 let units = [self.unit.clone()];
                 if let Ok(mut copy) = self.nexuses[0].copy(&list, &units) {
+                    self.copy(&mut copy, script);
+                }
+            }
+            Action::WriteUsingToken(list_id, order) => {
+                let units = [self.unit.clone()];
+                let copy = self.nexuses[0].write_using_token(list_id, &order, &units);
+                if let Ok(mut copy) = copy {
                     self.copy(&mut copy, script);
                 }
             }

@@ -63,7 +63,7 @@ fn body(lu: &LogicalUnit, view: &View<'_>, code: u8) -> Result<Vec<u8>, Sense> {
         vpd::EXTENDED_INQUIRY => vpd::extended_inquiry(volume.facts.volatile_cache),
         vpd::MODE_PAGE_POLICY => vpd::mode_page_policy(),
         vpd::SCSI_PORTS => vpd::scsi_ports(view.ports.iter().map(|&p| (p, port_name(view, p)))),
-        vpd::THIRD_PARTY_COPY => copy::third_party_copy(),
+        vpd::THIRD_PARTY_COPY => copy::third_party_copy(volume.facts.block_bytes),
         vpd::BLOCK_LIMITS => limits::block_limits(volume).emit(),
         vpd::BLOCK_CHARACTERISTICS => {
             let (erasable, encrypted) = (limits::erasable(volume), volume.cipher.is_some());

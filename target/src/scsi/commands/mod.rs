@@ -19,5 +19,6 @@ pub(super) mod sanitize;
 pub(super) mod start_stop;
 pub(super) mod sync;
 pub(super) mod task_management;
+pub(super) mod token;
 pub(super) mod unmap;
 pub(super) mod write_same;

@@ -9,7 +9,7 @@ fn data(plan: Plan) -> Vec<u8> {
 }
 
 fn page(n: &mut Nexus, code: u8) -> Vec<u8> {
-    data(n.begin(&VIEW, &[0x12, 1, code, 1, 0, 0]))
+    data(n.begin(&VIEW, &[0x12, 1, code, 2, 0, 0]))
 }
 
 /// SPC-4 6.37: the groups are those that page 83 speaks of, and TPGS says that they can be asked.

@@ -315,6 +315,11 @@ impl<B: Buffer> Engine<B> {
         if stale && !request.job.is_erasure() {
             request.failed = Some(BlockError::Sanitizing);
         }
+        if request.volume.tokens.any()
+            && let Some((start, end, Access::Exclusive)) = request.job.range()
+        {
+            request.volume.tokens.written(start, end);
+        }
         self.advance(host, key);
     }
 

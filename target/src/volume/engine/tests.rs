@@ -11,6 +11,7 @@ use crate::volume::{Erase, Facts, Identity, Kind, Options, VolumeId};
 
 mod cipher;
 mod erase;
+mod tokens;
 
 type Op = (VolumeId, BlockOp<HeapBuffer>, BlockToken);
 
