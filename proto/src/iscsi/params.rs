@@ -5,6 +5,7 @@
 
 use super::text::{boolean, boolean_text, list, number, put};
 use crate::error::Violation;
+use crate::time::Duration;
 
 /// Data segment length in force until the peer declares another (13.12).
 pub const SEGMENT_BYTES_DEFAULT: u32 = 8192;
@@ -127,6 +128,22 @@ pub struct Negotiated {
     pub time2wait_s: u16,
     /// Seconds that tasks survive a lost connection.
     pub time2retain_s: u16,
+}
+
+/// Longest wait before recovery for which tasks are kept, seconds. The greater of both sides'
+/// numbers counts, so an initiator could ask for an hour of memory.
+const TIME2WAIT_S_MAX: u16 = 60;
+
+impl Negotiated {
+    /// How long the tasks of a lost connection are kept; zero if they are not. Longer than the
+    /// initiator may take (7.15): it counts from when it noticed.
+    pub fn retention(&self) -> Duration {
+        let keeps = self.recovery_level == 2
+            && self.time2retain_s > 0
+            && self.time2wait_s <= TIME2WAIT_S_MAX;
+        let seconds = u64::from(self.time2wait_s) + u64::from(self.time2retain_s);
+        if keeps { Duration::from_secs(seconds) } else { Duration::ZERO }
+    }
 }
 
 impl Default for Negotiated {
@@ -356,6 +373,19 @@ impl Negotiator {
         Ok(agreed)
     }
 
+    /// See [`rank`]. Where level 2 is on offer, what is agreed bounds DefaultTime2Retain too.
+    pub fn rank(&self, key: &str) -> u8 {
+        let times = key == "DefaultTime2Retain" && self.limits.recovery_level_max == 2;
+        rank(key).max(u8::from(times))
+    }
+
+    /// Level 2 was on offer, and less was agreed on.
+    fn is_below_what_is_offered(&self) -> bool {
+        self.limits.recovery_level_max == 2
+            && self.has_seen("ErrorRecoveryLevel")
+            && self.agreed.recovery_level < 2
+    }
+
     /// One R2T at a time (13.19).
     const fn is_last_only(&self) -> bool {
         self.agreed.recovery_level > 0 && self.agreed.data_sequence_in_order
@@ -423,6 +453,8 @@ impl Negotiator {
             "MaxBurstLength" => self.limits.burst_bytes_max,
             "FirstBurstLength" => self.limits.first_burst_bytes_max,
             "DefaultTime2Wait" => self.limits.time2wait_s.into(),
+            // Below level 2 no task outlives its connection.
+            "DefaultTime2Retain" if self.is_below_what_is_offered() => 0,
             "DefaultTime2Retain" => self.limits.time2retain_s.into(),
             "MaxOutstandingR2T" => self.limits.outstanding_r2t_max.into(),
             "iSCSIProtocolLevel" => 1,

@@ -129,6 +129,8 @@ pub struct Transfer<B> {
     /// All before this has come, is part of a burst that is open, or is lost.
     asked: u32,
     r2t_sn: u32,
+    /// After a restart, the first R2TSN that was not answered with all of its data.
+    unanswered: u32,
     /// DataPDUInOrder.
     in_order: bool,
     /// To be asked for again.
@@ -159,6 +161,7 @@ impl<B: Buffer> Transfer<B> {
             bursts,
             asked: immediate,
             r2t_sn: 0,
+            unanswered: 0,
             in_order,
             lost: Vec::new(),
             recoveries: 0,
@@ -311,8 +314,22 @@ impl<B: Buffer> Transfer<B> {
         true
     }
 
+    /// A Data-Out of `len` bytes that was accepted never comes whole: its connection is gone.
+    /// Before [`Self::restart`].
+    pub fn cut_off(&mut self, data: &DataOut, len: u32) {
+        if len > 0 {
+            self.lost.push((data.offset, data.offset + len));
+        }
+    }
+
     /// The connection that data came on is gone: what is open is asked for anew.
     pub fn restart(&mut self) {
+        let open = self.open_r2ts().map(|open| open.ask.r2t_sn);
+        self.unanswered = open.min().unwrap_or(self.r2t_sn);
+        if self.pieces.iter().any(Option::is_none) {
+            // Somebody still receives into one of them, on behalf of that connection.
+            return self.start_over();
+        }
         for burst in core::mem::take(&mut self.bursts) {
             let (start, next, end) = (burst.start, burst.next, burst.end);
             self.lost.extend(burst.holes());
@@ -322,6 +339,22 @@ impl<B: Buffer> Transfer<B> {
                 self.lost.push((next, end));
             }
         }
+        self.lost.sort_unstable();
+    }
+
+    /// Nothing has come: all of it is asked for (again), and its memory goes back.
+    pub fn start_over(&mut self) {
+        self.bursts.clear();
+        self.lost.clear();
+        self.pieces.clear();
+        self.asked = 0;
+    }
+
+    /// It goes on after [`Self::restart`], on a connection where the initiator expects R2TSN
+    /// `expected`; zero, or a number that makes no sense: the first that it has not answered.
+    pub fn resume(&mut self, expected: u32) {
+        let sound = expected > self.unanswered && expected <= self.r2t_sn;
+        self.r2t_sn = if sound { expected } else { self.unanswered };
     }
 
     /// Copies bytes to `offset` on.

@@ -121,6 +121,7 @@ conditions! {
     COPY_TARGET_DEVICE_NOT_REACHABLE = CopyAborted, 0x0d, 0x02;
     UNEXPECTED_INEXACT_SEGMENT = CopyAborted, 0x26, 0x0a;
     PROTOCOL_SERVICE_CRC_ERROR = AbortedCommand, 0x47, 0x05;
+    FAILED_RETRANSMISSION_REQUEST = AbortedCommand, 0x11, 0x13;
     NOT_ENOUGH_UNSOLICITED_DATA = AbortedCommand, 0x0c, 0x0d;
     UNEXPECTED_UNSOLICITED_DATA = AbortedCommand, 0x0c, 0x0c;
     INITIATOR_RESPONSE_TIMEOUT = AbortedCommand, 0x4b, 0x06;

@@ -300,10 +300,11 @@ const LIST: &[Key] = &[
     key(
         "target",
         "recovery_level",
-        "0 or 1",
+        "0 to 2",
         "0",
         "The highest ErrorRecoveryLevel that is agreed on. Above 0, responses and up to 4 MiB of \
-         read data a connection are kept until the initiator has acknowledged them.",
+         read data a connection are kept until the initiator has acknowledged them. At 2 the tasks \
+         of a lost connection wait for another one, and so does a session without any.",
     ),
     key(
         "target",

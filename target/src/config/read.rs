@@ -289,7 +289,7 @@ fn target(reader: &mut Reader<'_>, table: &Table<'_>, links: &mut Links) -> Opti
     let sessions = reader.number(table, "sessions", 1..=65535);
     let commands = reader.number(table, "commands", 1..=1024);
     let connections = reader.number(table, "connections", 1..=32).unwrap_or(1);
-    let recovery_level = reader.number(table, "recovery_level", 0..=1).unwrap_or(0);
+    let recovery_level = reader.number(table, "recovery_level", 0..=2).unwrap_or(0);
     let interval = |text: &str| if text == "0" { Ok(Duration::ZERO) } else { ping_time(text) };
     let ping_interval = reader.with(table, "ping_interval", interval);
     let ping_timeout = reader.with(table, "ping_timeout", ping_time);

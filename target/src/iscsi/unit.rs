@@ -283,6 +283,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
                 wanted: 0,
             },
             TaskFault::DataDigest => check(Condition::PROTOCOL_SERVICE_CRC_ERROR, 0),
+            TaskFault::ReadGone => check(Condition::FAILED_RETRANSMISSION_REQUEST, 0),
             TaskFault::Bidirectional => check(Condition::INVALID_COMMAND_OPERATION_CODE, 0),
             TaskFault::Data => check(Condition::NOT_ENOUGH_UNSOLICITED_DATA, 0),
         }

@@ -124,6 +124,9 @@ const NAMING_KEYS: [&str; 4] = ["InitiatorName", "InitiatorAlias", "TargetName",
 const TARGETS_KEYS: [&str; 4] =
     ["TargetAlias", "TargetAddress", "TargetPortalGroupTag", "SendTargets"];
 
+/// DefaultTime2Retain where recovery level 2 is on offer: the default of RFC 7143 13.16.
+const TIME2RETAIN_S: u16 = 20;
+
 impl Login {
     /// A login that has not begun. `command_window` commands may follow it at once.
     pub fn new(limits: Limits, command_window: u32) -> Self {
@@ -340,17 +343,7 @@ impl Peer {
                 put(answer, "TargetAlias", alias);
             }
         }
-        let mut terms = limits.clone();
-        terms.connections_max = grant.terms.connections_max;
-        terms.recovery_level_max = grant.terms.recovery_level_max;
-        let required = grant.digests_required;
-        for (required, digests) in
-            [(required.header, &mut terms.header_digests), (required.data, &mut terms.data_digests)]
-        {
-            if required {
-                digests.retain(|digest| *digest != Digest::None);
-            }
-        }
+        let terms = terms(limits, &grant);
         let security = match grant.authentication {
             None if request.current != Stage::Security => Security::Open,
             _ => Security::ExpectMethod,
@@ -394,7 +387,7 @@ impl Peer {
                 terms.push((key, value));
             }
         }
-        terms.sort_by_key(|&(key, _)| params::rank(key));
+        terms.sort_by_key(|&(key, _)| self.negotiator.rank(key));
         for (key, value) in terms {
             let before = answer.len();
             self.negotiator.answer(key, value, answer)?;
@@ -504,6 +497,25 @@ impl Peer {
             exp_cmd_sn: request.cmd_sn,
         })
     }
+}
+
+/// What our side offers, within what the target lets an initiator ask for.
+fn terms(limits: &Limits, grant: &Grant) -> Limits {
+    let mut terms = limits.clone();
+    terms.connections_max = grant.terms.connections_max;
+    terms.recovery_level_max = grant.terms.recovery_level_max;
+    if terms.recovery_level_max == 2 {
+        terms.time2retain_s = TIME2RETAIN_S;
+    }
+    let required = grant.digests_required;
+    for (required, digests) in
+        [(required.header, &mut terms.header_digests), (required.data, &mut terms.data_digests)]
+    {
+        if required {
+            digests.retain(|digest| *digest != Digest::None);
+        }
+    }
+    terms
 }
 
 /// Judges the initiator's CHAP response and, if it asks, proves ourselves. Gives its CHAP_N.

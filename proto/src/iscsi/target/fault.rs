@@ -65,6 +65,9 @@ pub enum TaskFault {
     /// Write data against the rules: ABORTED COMMAND, 0Ch/0Dh "write error, not enough unsolicited
     /// data".
     Data,
+    /// Its connection was lost, and what it had read is no longer there to be sent on another one:
+    /// ABORTED COMMAND, 11h/13h "read error, failed retransmission request".
+    ReadGone,
     /// It would read and write at once, which no command does that a unit of ours knows: ILLEGAL
     /// REQUEST, 20h/00h "invalid command operation code".
     Bidirectional,

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::fault::{Answer, Fault, TaskFault};
 use super::order::Held;
 use super::output::StatSn;
-use super::tasks::Task;
+use super::tasks::{Place, Task};
 use super::{Closed, Command, Connection, Event, Phase, TEXT_BYTES_MAX};
 use crate::error::Violation;
 use crate::iscsi::ahs::Ahs;
@@ -342,7 +342,7 @@ impl<B: Buffer> Connection<B> {
         }
         let mut task = Task {
             lun: command.lun,
-            immediate: command.immediate,
+            place: if command.immediate { Place::Immediate } else { Place::Window },
             edtl: command.edtl,
             read: command.read && !both,
             write: command.write,
@@ -351,6 +351,8 @@ impl<B: Buffer> Connection<B> {
             fault: both.then_some(TaskFault::Bidirectional),
             transfer: None,
             r2ts: 0,
+            data_sn: 0,
+            awaits_data: false,
             answered: false,
         };
         let mut sink = Sink::Discard;
@@ -494,6 +496,15 @@ impl<B: Buffer> Connection<B> {
     fn lose(&mut self, data: &DataOut, len: u32) -> bool {
         let transfer = self.tasks.get_mut(&data.itt).and_then(|task| task.transfer.as_mut());
         self.recovery.is_some() && transfer.is_some_and(|transfer| transfer.lose(data, len))
+    }
+
+    /// The connection is lost, and with it what has not come whole.
+    pub(super) fn lose_current(&mut self) {
+        let Some(Current { kind: Kind::Data(data, len), .. }) = self.current.take() else { return };
+        let task = self.tasks.get_mut(&data.itt);
+        if let Some(transfer) = task.and_then(|task| task.transfer.as_mut()) {
+            transfer.cut_off(&data, len);
+        }
     }
 
     pub(super) fn reject(&mut self, reason: RejectReason) {

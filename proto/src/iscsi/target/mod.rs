@@ -16,6 +16,7 @@
 mod fault;
 mod input;
 mod order;
+mod orphans;
 mod output;
 mod recovery;
 mod tasks;
@@ -30,6 +31,7 @@ use smallvec::SmallVec;
 pub use fault::{Answer, Fault, TaskFault};
 use input::Current;
 pub use order::{Order, Passed};
+pub use orphans::{Orphan, Orphans};
 use output::{Control, Job, StatSn};
 use recovery::{REPLAYS_MAX, Recovery};
 use tasks::Task;
@@ -168,8 +170,23 @@ pub enum Closed {
     PeerDead,
     /// It logged out.
     LoggedOut,
+    /// It logged out so that its tasks can be taken over by another connection.
+    Recovery,
+    /// Its transport is gone, or another connection takes its place.
+    Lost,
     /// The server wanted it.
     ByServer,
+}
+
+impl Closed {
+    /// The initiator may want to go on with the tasks on another connection.
+    const fn leaves_tasks(self) -> bool {
+        match self {
+            Self::Fault(Fault::Unacknowledged) => false,
+            Self::Fault(_) | Self::PeerDead | Self::Recovery | Self::Lost => true,
+            Self::LoginRefused | Self::LoginTimeout | Self::LoggedOut | Self::ByServer => false,
+        }
+    }
 }
 
 /// What the server has to know or do.
@@ -247,6 +264,10 @@ pub struct Connection<B> {
     /// Header and data digests of what we send.
     digests: (bool, bool),
     events: VecDeque<Event<B>>,
+    /// Why it is over, until the server was told.
+    ended: Option<Closed>,
+    /// It is over, and its tasks wait for another connection.
+    orphaned: bool,
     /// The first Login Request was seen.
     greeted: bool,
     heard: Instant,
@@ -277,6 +298,8 @@ impl<B: Buffer> Connection<B> {
             recovery: None,
             digests: (false, false),
             events: VecDeque::new(),
+            ended: None,
+            orphaned: false,
             greeted: false,
             heard: now,
             ping: None,
@@ -291,7 +314,8 @@ impl<B: Buffer> Connection<B> {
 
     /// The next event. Ask again after every call that takes input.
     pub fn poll(&mut self) -> Option<Event<B>> {
-        self.events.pop_front()
+        // The end comes last: what came before it was taken.
+        self.events.pop_front().or_else(|| self.ended.take().map(Event::Closed))
     }
 
     /// False while the host should leave what comes in the socket: too much output is waiting, a
@@ -425,19 +449,33 @@ impl<B: Buffer> Connection<B> {
 
     /// Answers an [`Event::Logout`] that closed another connection of the session: this one stays.
     pub fn logout_of_another(&mut self, itt: u32) {
-        let response = LogoutResponse {
-            response: super::pdu::logout::CLOSED,
-            itt,
-            numbers: Numbers::default(),
-            time_to_wait: self.agreed.time2wait_s,
-            time_to_retain: self.agreed.time2retain_s,
-        };
-        self.queue(response.emit(), StatSn::Consume, &[], false);
+        self.say_logged_out(itt);
         if self.phase == Phase::LogoutAsked {
             self.phase = Phase::Full;
             self.reopen();
             self.run_held();
         }
+    }
+
+    /// Answers an [`Event::Logout`] for recovery of this connection, which is over then: its tasks
+    /// are [`Self::take_orphans`].
+    pub fn logout_for_recovery(&mut self, itt: u32) {
+        self.say_logged_out(itt);
+        self.close(Closed::Recovery);
+    }
+
+    /// Logged out, and whether its tasks can be taken over. At once: no wait is needed here.
+    fn say_logged_out(&mut self, itt: u32) {
+        let keeps = !self.agreed.retention().is_zero();
+        let gone = self.agreed.recovery_level == 2 && !keeps;
+        let response = LogoutResponse {
+            response: super::pdu::logout::CLOSED,
+            itt,
+            numbers: Numbers::default(),
+            time_to_wait: if keeps { 0 } else { self.agreed.time2wait_s },
+            time_to_retain: if gone { 0 } else { self.agreed.time2retain_s },
+        };
+        self.queue(response.emit(), StatSn::Consume, &[], false);
     }
 
     /// Tells the initiator of something. `sense` goes with [`AsyncEvent::Scsi`] only.
@@ -454,19 +492,23 @@ impl<B: Buffer> Connection<B> {
         self.queue(message.emit(), StatSn::Consume, &data, false);
     }
 
-    /// Ends the connection. Its tasks are forgotten; the server deals with what they started.
+    /// Ends the connection. Its tasks are forgotten; the server deals with what they started. At
+    /// recovery level 2 a connection that is lost leaves them: see [`Self::take_orphans`].
     pub fn close(&mut self, why: Closed) {
         if self.phase == Phase::Closed {
             return;
         }
+        self.orphaned = why.leaves_tasks() && !self.agreed.retention().is_zero();
         self.phase = Phase::Closed;
         self.leave_order();
-        self.tasks.clear();
-        self.starved.clear();
+        if !self.orphaned {
+            self.tasks.clear();
+            self.starved.clear();
+            self.jobs.clear();
+            self.recovery = None;
+        }
         self.functions.clear();
-        self.jobs.clear();
-        self.recovery = None;
-        self.events.push_back(Event::Closed(why));
+        self.ended = Some(why);
     }
 
     fn new_ttt(&mut self) -> u32 {

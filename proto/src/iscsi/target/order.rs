@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::input::Request;
+use super::tasks::{Place, Task};
 use super::{Connection, Event, Phase};
 use crate::iscsi::sequence::Window;
 use crate::memory::Buffer;
@@ -35,6 +36,11 @@ pub struct Order {
 impl Order {
     pub(super) const fn new(window: Window) -> Self {
         Self { window, active: 0, held: BTreeMap::new() }
+    }
+
+    /// A task that waited for another connection is over: its place is free.
+    pub fn free_place(&mut self) {
+        self.active = self.active.saturating_sub(1);
     }
 }
 
@@ -72,6 +78,7 @@ impl<B: Buffer> Connection<B> {
     /// What was held back by another connection of the session, which is gone, may go on.
     pub fn resume(&mut self) {
         if self.phase == Phase::Full {
+            self.reopen();
             self.run_held();
         }
     }
@@ -107,7 +114,13 @@ impl<B: Buffer> Connection<B> {
     pub(super) fn leave_order(&mut self) {
         let link = self.link;
         self.order.held.retain(|_, held| held.link != link);
-        let tasks = self.tasks.values().filter(|task| task.delivered && !task.immediate).count();
+        // Tasks that wait for another connection keep their places.
+        let tasks = if self.orphaned {
+            0
+        } else {
+            let holds = |task: &&Task<B>| task.delivered && task.place == Place::Window;
+            self.tasks.values().filter(holds).count()
+        };
         let functions = self.functions.iter().filter(|(_, immediate)| !immediate).count();
         let mut answers = 0;
         for control in &mut self.control {

@@ -6,7 +6,7 @@ use core::mem;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::tasks::Task;
+use super::tasks::{Place, Task};
 use super::{Connection, DataIn, Outgoing, Payload, Response};
 use crate::iscsi::bhs::{BHS_BYTES, Bhs, Lun, Opcode, TAG_NONE};
 use crate::iscsi::digest::{DIGEST_BYTES, Digest};
@@ -41,8 +41,8 @@ pub(super) struct Control {
 #[derive(Debug)]
 pub(super) struct Job<B> {
     pub(super) itt: u32,
-    lun: Lun,
-    response: Response<B>,
+    pub(super) lun: Lun,
+    pub(super) response: Response<B>,
     residual: Residual,
     bidirectional: Residual,
     /// Data bytes to send in all.
@@ -82,8 +82,8 @@ impl<B: Buffer> Job<B> {
             bytes: u32::try_from(bytes).expect("at most the expected length"),
             r2ts: task.r2ts,
             ack_tag,
-            at: Cursor::default(),
-            start: Cursor::default(),
+            at: Cursor { data_sn: task.data_sn, ..Cursor::default() },
+            start: Cursor { data_sn: task.data_sn, ..Cursor::default() },
         }
     }
 
@@ -163,6 +163,24 @@ impl<B: Buffer> Job<B> {
             residual: Residual::None,
         };
         (header, payload)
+    }
+
+    /// It goes on, on another connection, with the first data PDU that the initiator has not got.
+    /// Zero: with the first that it did not acknowledge before, as with a number that makes no
+    /// sense (RFC 7143 11.5.6). `agreed` is how data was cut so far.
+    pub(super) fn resume(&mut self, exp_data_sn: u32, agreed: &Negotiated) {
+        if exp_data_sn > self.start.data_sn && exp_data_sn <= self.at.data_sn {
+            self.give_up_before(exp_data_sn, agreed);
+        }
+        self.at = self.start;
+    }
+
+    /// Bytes that the initiator expected.
+    pub(super) fn expected(&self) -> u32 {
+        match self.residual {
+            Residual::Underflow(left) => self.bytes.saturating_add(left),
+            Residual::None | Residual::Overflow(_) => self.bytes,
+        }
     }
 
     /// Bytes of payload memory it holds.
@@ -348,7 +366,7 @@ impl<B: Buffer> Connection<B> {
     /// A command's answer is on its way: it is forgotten, and its place in the window is free.
     fn release(&mut self, itt: u32) {
         if let Some(task) = self.tasks.remove(&itt)
-            && !task.immediate
+            && task.place == Place::Window
         {
             self.finish_one();
         }

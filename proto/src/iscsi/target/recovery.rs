@@ -37,6 +37,17 @@ struct Status {
     bhs: Bhs,
     /// `None`: too long to be kept.
     data: Option<SmallVec<[u8; 32]>>,
+    /// It is of a read whose data was given up: what the initiator expected, bytes.
+    lacks_data: Option<u32>,
+}
+
+/// The answer to a command as it was sent.
+#[derive(Debug)]
+pub(super) struct SentStatus {
+    pub(super) bhs: Bhs,
+    pub(super) data: SmallVec<[u8; 32]>,
+    /// It is of a read whose data was given up: what the initiator expected, bytes.
+    pub(super) lacks_data: Option<u32>,
 }
 
 /// Part of a read that is sent again: DataSNs up to `end`, from `next` on.
@@ -83,7 +94,7 @@ impl<B: Buffer> Recovery<B> {
     pub(super) fn keep(&mut self, stat_sn: u32, bhs: Bhs, data: &[u8]) {
         let short = data.len() <= STATUS_DATA_BYTES_MAX;
         let data = short.then(|| SmallVec::from_slice(data));
-        self.statuses.push_back(Status { stat_sn, bhs, data });
+        self.statuses.push_back(Status { stat_sn, bhs, data, lacks_data: None });
     }
 
     /// The initiator does not acknowledge what it gets. What it can cause in answers between two
@@ -100,8 +111,27 @@ impl<B: Buffer> Recovery<B> {
         self.reads_bytes += job.kept_bytes();
         self.reads.push_back((stat_sn, job));
         while self.reads_bytes > READS_BYTES_MAX {
-            self.drop_read(0);
+            self.give_up_read();
         }
+    }
+
+    /// The oldest read cannot be sent again any more.
+    fn give_up_read(&mut self) {
+        let Some((stat_sn, job)) = self.reads.front() else { return };
+        if let Some(status) = self.statuses.iter_mut().find(|s| s.stat_sn == *stat_sn) {
+            status.lacks_data = Some(job.expected());
+        }
+        self.drop_read(0);
+    }
+
+    /// Answers to commands that were not acknowledged, and reads with their data.
+    pub(super) fn into_answers(self) -> (Vec<SentStatus>, Vec<Job<B>>) {
+        let statuses =
+            self.statuses.into_iter().filter_map(|Status { bhs, data, lacks_data, .. }| {
+                let data = data.filter(|_| bhs.opcode() == Some(Opcode::ScsiResponse))?;
+                Some(SentStatus { bhs, data, lacks_data })
+            });
+        (statuses.collect(), self.reads.into_iter().map(|(_, job)| job).collect())
     }
 
     fn drop_read(&mut self, at: usize) {
@@ -121,7 +151,7 @@ impl<B: Buffer> Recovery<B> {
     /// All read data that is kept.
     pub(super) fn forget_reads(&mut self) {
         while !self.reads.is_empty() {
-            self.drop_read(0);
+            self.give_up_read();
         }
     }
 

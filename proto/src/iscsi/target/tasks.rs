@@ -14,11 +14,22 @@ use crate::iscsi::sequence;
 use crate::iscsi::transfer::Transfer;
 use crate::memory::{Arena, Buffer};
 
+/// What a command holds of what is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A place in the command window.
+    Window,
+    /// One of the immediate commands.
+    Immediate,
+    /// Nothing: its status was sent before, on a connection that is lost.
+    None,
+}
+
 /// A command that has no answer yet.
 #[derive(Debug)]
 pub(super) struct Task<B> {
     pub(super) lun: Lun,
-    pub(super) immediate: bool,
+    pub(super) place: Place,
     pub(super) edtl: u32,
     pub(super) read: bool,
     pub(super) write: bool,
@@ -29,7 +40,47 @@ pub(super) struct Task<B> {
     pub(super) fault: Option<TaskFault>,
     pub(super) transfer: Option<Transfer<B>>,
     pub(super) r2ts: u32,
+    /// Data-In PDUs that the initiator got on a connection that is lost, where they cannot be sent
+    /// again.
+    pub(super) data_sn: u32,
+    /// The server waits for its data.
+    pub(super) awaits_data: bool,
     pub(super) answered: bool,
+}
+
+impl<B> Task<B> {
+    /// A read of so many bytes whose status was sent on a connection that is lost.
+    pub(super) fn resent(edtl: u32) -> Self {
+        Self {
+            lun: Lun(0),
+            place: Place::None,
+            edtl,
+            read: true,
+            write: false,
+            bidirectional: None,
+            delivered: true,
+            fault: None,
+            transfer: None,
+            r2ts: 0,
+            data_sn: 0,
+            awaits_data: false,
+            answered: false,
+        }
+    }
+}
+
+impl<B: Buffer> Task<B> {
+    /// The server wants this much of its data.
+    pub(super) fn want(&mut self, wanted: u64, in_order: bool) {
+        self.awaits_data = true;
+        if self.fault.is_some() {
+            return;
+        }
+        let announced = if self.write { self.edtl } else { 0 };
+        let transfer =
+            self.transfer.get_or_insert_with(|| Transfer::new(announced, 0, false, 0, in_order));
+        transfer.want(wanted);
+    }
 }
 
 impl<B: Buffer> Connection<B> {
@@ -41,11 +92,7 @@ impl<B: Buffer> Connection<B> {
             self.events.push_back(Event::DataFailed { itt, fault });
             return;
         }
-        let announced = if task.write { task.edtl } else { 0 };
-        let in_order = self.agreed.data_pdu_in_order;
-        let transfer =
-            task.transfer.get_or_insert_with(|| Transfer::new(announced, 0, false, 0, in_order));
-        transfer.want(wanted);
+        task.want(wanted, self.agreed.data_pdu_in_order);
         self.pump(itt, arena);
     }
 
@@ -149,7 +196,7 @@ impl<B: Buffer> Connection<B> {
             return false;
         }
         let Some(task) = self.tasks.remove(&itt) else { return false };
-        if !task.immediate {
+        if task.place == Place::Window {
             self.finish_one();
         }
         self.jobs.retain(|job| job.itt != itt);
@@ -169,7 +216,7 @@ impl<B: Buffer> Connection<B> {
 
     /// True if another immediate command can be held.
     pub(super) fn has_immediate_room(&self) -> bool {
-        let tasks = self.tasks.values().filter(|task| task.immediate).count();
+        let tasks = self.tasks.values().filter(|task| task.place == Place::Immediate).count();
         let functions = self.functions.iter().filter(|(_, immediate)| *immediate).count();
         tasks + functions < IMMEDIATE_MAX
     }
@@ -188,12 +235,14 @@ impl<B: Buffer> Connection<B> {
                     self.events.push_back(Event::Task(*request));
                     return;
                 }
-                let outcome = if self.skip(request) {
-                    TaskOutcome::Complete
+                if self.skip(request) {
+                    self.task_response(request.itt, TaskOutcome::Complete);
+                } else if self.agreed.recovery_level == 2 {
+                    // It may be one that a lost connection left.
+                    self.events.push_back(Event::Task(*request));
                 } else {
-                    TaskOutcome::NoSuchTask
-                };
-                self.task_response(request.itt, outcome);
+                    self.task_response(request.itt, TaskOutcome::NoSuchTask);
+                }
             }
             Function::AbortTaskSet | Function::ClearTaskSet | Function::LogicalUnitReset => {
                 self.skip_held(request, Some(request.lun));
@@ -201,6 +250,9 @@ impl<B: Buffer> Connection<B> {
             }
             Function::TargetWarmReset | Function::TargetColdReset => {
                 self.skip_held(request, None);
+                self.events.push_back(Event::Task(*request));
+            }
+            Function::TaskReassign if self.agreed.recovery_level == 2 => {
                 self.events.push_back(Event::Task(*request));
             }
             Function::TaskReassign => {

@@ -1,6 +1,8 @@
 //! How sessions end: logout, loss of the connection, replacement by a new login. In each case a
 //! session is over only when nothing of it can reach a medium any more.
 
+use std::sync::Arc;
+
 use corbel_proto::iscsi::name::Name;
 use corbel_proto::iscsi::pdu::logout::{self, LogoutRequest, Reason};
 use corbel_proto::iscsi::target::Closed;
@@ -8,6 +10,7 @@ use corbel_proto::memory::Buffer;
 
 use super::super::Message as Between;
 use super::super::device::Device;
+use super::super::model::{Target, Targets};
 use super::tmf::Then;
 use super::{ConnId, Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
@@ -49,7 +52,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let Some(tsih) = self.conn(id).and_then(|conn| conn.session) else { return };
         let Some(session) = self.sessions.get(&tsih) else { return };
-        let victim = session.members.by_cid(request.cid);
+        let (level, cid) = (session.admission.agreed.recovery_level, request.cid);
+        let keeps = !session.admission.agreed.retention().is_zero();
+        let victim = session.members.by_cid(cid).or_else(|| session.lost_by_cid(cid));
         let refusal = match (request.reason, victim) {
             (Reason::CloseSession, _) => {
                 return self.stop_all(tsih, Then::Logout(id, request.itt), cx);
@@ -57,8 +62,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             (Reason::CloseConnection, Some(victim)) => {
                 return self.log_out_one((id, request.itt), tsih, victim, cx);
             }
-            (Reason::CloseConnection, None) => logout::CID_NOT_FOUND,
-            (Reason::RemoveForRecovery, _) => logout::RECOVERY_UNSUPPORTED,
+            (Reason::RemoveForRecovery, _) if level < 2 => logout::RECOVERY_UNSUPPORTED,
+            (Reason::RemoveForRecovery, Some(victim)) if keeps => {
+                return self.log_out_for_recovery((id, request.itt), (tsih, cid), victim, cx);
+            }
+            (Reason::RemoveForRecovery, Some(victim)) => {
+                return self.log_out_one((id, request.itt), tsih, victim, cx);
+            }
+            (Reason::CloseConnection | Reason::RemoveForRecovery, None) => logout::CID_NOT_FOUND,
         };
         self.wired(id, |wire| wire.logout_response(request.itt, refusal));
     }
@@ -84,7 +95,14 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.closing.push_back(id);
         }
         self.gives_up_joining(id, cx);
-        let Some(tsih) = self.conn(id).and_then(|conn| conn.session.take()) else { return };
+        let Some(conn) = self.conn(id) else { return };
+        let orphans = conn.wire.take_orphans();
+        let Some(tsih) = conn.session.take() else { return };
+        if let Some(orphans) = orphans
+            && self.retain(id, tsih, (orphans, why == Closed::Recovery), cx)
+        {
+            return self.resume_others(id, tsih, cx);
+        }
         if !self.leave(id, tsih, cx) {
             return self.resume_others(id, tsih, cx);
         }
@@ -125,6 +143,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         for id in session.members.ids() {
             self.close(id, cx);
         }
+        self.expire_all(tsih, cx);
         self.finish_session(tsih, cx);
     }
 
@@ -165,11 +184,58 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let of_target =
-            self.sessions.values().filter(|s| s.admission.target.as_ref() == Some(target));
-        let conns: Vec<ConnId> = of_target.flat_map(|session| session.members.ids()).collect();
-        tracing::warn!(%target, connections = conns.len(), "cold reset: sessions end");
-        for id in conns {
+            self.sessions.iter().filter(|(_, s)| s.admission.target.as_ref() == Some(target));
+        let sessions: Vec<_> =
+            of_target.map(|(&tsih, session)| (tsih, session.members.ids())).collect();
+        tracing::warn!(%target, sessions = sessions.len(), "cold reset: sessions end");
+        for (tsih, conns) in sessions {
+            conns.into_iter().for_each(|id| self.close(id, cx));
+            self.expire_all(tsih, cx);
+        }
+    }
+
+    /// From now on these are the targets. Sessions of targets that are gone, or closed to their
+    /// initiator, end; the others learn of changed logical units.
+    pub fn set_targets<H>(&mut self, targets: Arc<Targets<D>>, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        self.targets = targets;
+        let (mut lost, mut gone) = (Vec::new(), Vec::new());
+        for (&tsih, session) in &mut self.sessions {
+            let Some(name) = &session.admission.target else { continue };
+            let target = self.targets.find(name);
+            gone.extend(target.is_none().then_some(tsih));
+            lost.extend(session.members.ids().into_iter().filter(|id| {
+                let peer = self.conns.get(id.key()).map(|conn| conn.peer);
+                let initiator = &session.admission.initiator;
+                let stays = |target: &&Arc<Target<D>>| {
+                    peer.is_some_and(|p| target.allow.admits(initiator, p.ip()))
+                };
+                target.filter(stays).is_none()
+            }));
+            let Some(target) = target else { continue };
+            let same = |old: &Arc<Target<D>>| {
+                old.luns.len() == target.luns.len()
+                    && old
+                        .luns
+                        .iter()
+                        .zip(&target.luns)
+                        .all(|((a, x), (b, y))| a == b && x.volume() == y.volume())
+            };
+            if !session.target.as_ref().is_some_and(same) {
+                session.reach.luns_generation += 1;
+            }
+            session.reach.luns = target.lun_list();
+            session.reach.groups = target.groups.iter().map(|group| group.tag).collect();
+            session.target = Some(target.clone());
+        }
+        for id in lost {
+            tracing::info!(conn = id.0, "target is gone: session ends");
             self.close(id, cx);
+        }
+        for tsih in gone {
+            self.expire_all(tsih, cx);
         }
     }
 }

@@ -170,9 +170,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     pub(super) fn evicted(&mut self, number: u64) {
         let Some((waiter, response)) = self.answers.remove(&number) else { return };
         let Some(id) = self.take_waiter(waiter) else { return };
-        if let Some(conn) = self.conn(id) {
-            conn.wire.respond(waiter.itt, response);
-        }
+        self.reply(id, waiter.tsih, waiter.itt, response);
         self.touch(id);
     }
 

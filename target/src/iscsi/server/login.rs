@@ -78,6 +78,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         };
         let session = Session {
             members: Members::of(id, admission.cid),
+            lost: Vec::new(),
             admission,
             target,
             reach,
@@ -140,6 +141,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         conn.wire.enter_full_feature(&agreed, cx.host.now());
         conn.full = true;
         conn.keeps = agreed.recovery_level > 0;
+        if !agreed.retention().is_zero() {
+            // The session's order outlives each of its connections.
+            conn.shares = true;
+            session.members.share(conn.wire.take_order());
+        }
         self.keepers += usize::from(conn.keeps);
         self.half_open -= 1;
         self.arm(id);

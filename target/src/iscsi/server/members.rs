@@ -60,6 +60,24 @@ impl Members {
         self.all.iter().find(|member| member.cid == cid).map(|member| member.id)
     }
 
+    /// What they share from now on.
+    pub(super) fn share(&mut self, order: Order) {
+        self.order = Some(order);
+    }
+
+    /// This many tasks without a connection are over.
+    pub(super) fn free_places(&mut self, count: usize) {
+        if let Some(order) = &mut self.order {
+            (0..count).for_each(|_| order.free_place());
+        }
+    }
+
+    /// A connection is gone: its CID.
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<u16> {
+        let at = self.all.iter().position(|member| member.id == id)?;
+        Some(self.all.remove(at).cid)
+    }
+
     /// True if nobody is there and nobody comes.
     pub(super) fn is_over(&self) -> bool {
         self.all.is_empty() && self.joining == 0
@@ -184,6 +202,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         }
         match old {
             None => self.joined(id, cx),
+            // Its tasks can be reassigned once this one has joined.
+            Some(old) if !terms.retention().is_zero() => {
+                tracing::info!(tsih = admission.tsih, cid = admission.cid, "reinstated");
+                self.lose(old, cx);
+                self.joined(id, cx);
+            }
             Some(old) => {
                 tracing::info!(tsih = admission.tsih, cid = admission.cid, "reinstated");
                 self.close(old, cx);
@@ -241,6 +265,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         conn.wire.login_response(&reply.response, &reply.text);
         conn.wire.enter_full_feature(&agreed, cx.host.now());
         tracing::info!(peer = %conn.peer, tsih, cid, "joined its session");
+        self.removed_for_recovery(tsih, cid, cx.host.now());
         self.arm(id);
         self.touch(id);
     }
@@ -281,12 +306,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         self.stop_tasks_of(id, tsih, cx);
         let Some(session) = self.sessions.get_mut(&tsih) else { return false };
-        let members = &mut session.members;
-        members.all.retain(|member| member.id != id);
-        members.is_over()
+        session.members.remove(id);
+        session.is_over()
     }
 
-    fn stop_tasks_of<H>(&mut self, id: ConnId, tsih: u16, cx: &mut Context<'_, B, H>)
+    pub(super) fn stop_tasks_of<H>(&mut self, id: ConnId, tsih: u16, cx: &mut Context<'_, B, H>)
     where
         H: Host<Memory = B, Buf = B>,
     {
@@ -305,7 +329,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(joining) = self.conn(id).and_then(|conn| conn.joining.take()) else { return };
         let Some(session) = self.sessions.get_mut(&joining.tsih) else { return };
         session.members.joining -= 1;
-        if session.members.is_over() {
+        if session.is_over() {
             session.ending = true;
             self.finish_session(joining.tsih, cx);
         }
@@ -339,6 +363,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             return self.logged_out(id, itt, cx);
         }
         self.close(victim, cx);
+        self.expire(victim, cx);
         self.wired(id, |wire| wire.logout_of_another(itt));
         self.drive(id, cx);
     }
@@ -352,6 +377,36 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         for other in all.unwrap_or_default().into_iter().filter(|other| *other != id) {
             self.close(other, cx);
         }
+    }
+
+    /// A connection is lost, or to be taken for lost.
+    pub(super) fn lose<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        if self.wired(id, |wire| wire.close(Closed::Lost)).is_some() {
+            self.drive(id, cx);
+        }
+    }
+
+    /// Logout of one connection for recovery: its tasks wait for another one.
+    pub(super) fn log_out_for_recovery<H>(
+        &mut self,
+        (id, itt): (ConnId, u32),
+        (tsih, cid): (u16, u16),
+        victim: ConnId,
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
+        if victim == id {
+            self.wired(id, |wire| wire.logout_for_recovery(itt));
+            return;
+        }
+        self.lose(victim, cx);
+        self.removed_for_recovery(tsih, cid, cx.host.now());
+        self.wired(id, |wire| wire.logout_of_another(itt));
+        self.drive(id, cx);
     }
 
     /// Ends a connection, if it is there.

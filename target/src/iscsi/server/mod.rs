@@ -9,6 +9,7 @@ mod ending;
 mod keep;
 mod login;
 mod members;
+mod retain;
 mod status;
 mod task_set;
 mod tasks;
@@ -40,6 +41,7 @@ use crate::volume::engine::Engine;
 use keep::{Keep, Waiter};
 pub use members::Move;
 use members::{Joining, Members};
+use retain::Lost;
 pub use status::SessionStatus;
 use task_set::TaskSet;
 use tasks::{Task, Work};
@@ -142,6 +144,8 @@ struct Conn<B> {
 #[derive(Debug)]
 struct Session<B, D: Device<B>> {
     members: Members,
+    /// Connections that are lost, whose tasks wait for another one.
+    lost: Vec<Lost<B>>,
     admission: Box<Admission>,
     target: Option<Arc<Target<D>>>,
     reach: Reach,
@@ -214,6 +218,10 @@ pub struct IscsiServer<B, D: Device<B>> {
     starving: HashSet<ConnId>,
     /// Connections that keep what they may have to send again.
     keepers: usize,
+    /// Lost connections whose tasks are kept, and their sessions.
+    retained: HashMap<ConnId, u16>,
+    /// When those tasks end.
+    recalls: BTreeSet<(Instant, ConnId)>,
     /// A command found no memory.
     short: bool,
     ready: VecDeque<ConnId>,
@@ -243,6 +251,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             timers: BTreeSet::new(),
             starving: HashSet::new(),
             keepers: 0,
+            retained: HashMap::new(),
+            recalls: BTreeSet::new(),
             short: false,
             ready: VecDeque::new(),
             closing: VecDeque::new(),
@@ -382,7 +392,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         if self.conn(id).is_none() {
             return;
         }
-        self.close(id, cx);
+        self.lose(id, cx);
         self.closing.retain(|other| *other != id);
         self.moving.retain(|moving| moving.id != id);
         let conn = self.conns.remove(id.key());
@@ -401,9 +411,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         H: Host<Memory = B, Buf = B>,
     {
         let short = std::mem::take(&mut self.short) || cx.engine.starved() > 0;
-        if self.keepers > 0 && (short || !self.starving.is_empty()) {
+        if short || !self.starving.is_empty() {
             // What is kept in case it must be sent again is the first to go.
-            self.conns.iter_mut().for_each(|(_, conn)| conn.wire.forget_reads());
+            if self.keepers > 0 {
+                self.conns.iter_mut().for_each(|(_, conn)| conn.wire.forget_reads());
+            }
+            self.give_up_orphans_data();
         }
         if !self.task_sets.is_empty() && (short || !self.starving.is_empty()) {
             self.shed_dormant();
@@ -426,7 +439,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     /// When [`Self::timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        [timer, self.stop_at].into_iter().flatten().min()
+        let recall = self.recalls.first().map(|(at, _)| *at);
+        [timer, recall, self.stop_at].into_iter().flatten().min()
     }
 
     /// Time passed.
@@ -443,10 +457,17 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.arm(id);
             self.drive(id, cx);
         }
+        while let Some(&(at, id)) = self.recalls.first().filter(|(at, _)| *at <= now) {
+            self.recalls.remove(&(at, id));
+            self.expire(id, cx);
+        }
         if self.stop_at.is_some_and(|at| at <= now) {
             self.stop_at = None;
             for id in self.all() {
                 self.close(id, cx);
+            }
+            for tsih in self.sessions.keys().copied().collect::<Vec<_>>() {
+                self.expire_all(tsih, cx);
             }
         }
     }
@@ -469,47 +490,6 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     pub fn is_idle(&self) -> bool {
         let works = self.works.is_empty() && self.keeps.is_empty();
         works && self.conns.is_empty() && self.sessions.is_empty()
-    }
-
-    /// From now on these are the targets. Sessions of targets that are gone, or closed to their
-    /// initiator, end; the others learn of changed logical units.
-    pub fn set_targets<H>(&mut self, targets: Arc<Targets<D>>, cx: &mut Context<'_, B, H>)
-    where
-        H: Host<Memory = B, Buf = B>,
-    {
-        self.targets = targets;
-        let mut lost = Vec::new();
-        for session in self.sessions.values_mut() {
-            let Some(name) = &session.admission.target else { continue };
-            let target = self.targets.find(name);
-            lost.extend(session.members.ids().into_iter().filter(|id| {
-                let peer = self.conns.get(id.key()).map(|conn| conn.peer);
-                let initiator = &session.admission.initiator;
-                let stays = |target: &&Arc<Target<D>>| {
-                    peer.is_some_and(|p| target.allow.admits(initiator, p.ip()))
-                };
-                target.filter(stays).is_none()
-            }));
-            let Some(target) = target else { continue };
-            let same = |old: &Arc<Target<D>>| {
-                old.luns.len() == target.luns.len()
-                    && old
-                        .luns
-                        .iter()
-                        .zip(&target.luns)
-                        .all(|((a, x), (b, y))| a == b && x.volume() == y.volume())
-            };
-            if !session.target.as_ref().is_some_and(same) {
-                session.reach.luns_generation += 1;
-            }
-            session.reach.luns = target.lun_list();
-            session.reach.groups = target.groups.iter().map(|group| group.tag).collect();
-            session.target = Some(target.clone());
-        }
-        for id in lost {
-            tracing::info!(conn = id.0, "target is gone: session ends");
-            self.close(id, cx);
-        }
     }
 
     fn all(&self) -> Vec<ConnId> {

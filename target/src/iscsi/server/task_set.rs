@@ -71,9 +71,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
         match session.begin(command) {
             Ok((unit, next)) => self.step(id, tsih, command.itt, unit, next, cx),
-            Err(missing) => {
-                self.wired(id, |wire| wire.respond(command.itt, missing));
-            }
+            Err(missing) => self.reply(id, tsih, command.itt, missing),
         }
     }
 
@@ -155,8 +153,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         if !set.begun.is_empty() || ordered && session.tasks.values().any(at_work) {
             return None;
         }
-        let (_, id, command) = set.dormant.pop_front()?;
-        session.tasks.remove(&command.itt);
+        let (_, _, command) = set.dormant.pop_front()?;
+        // It may have gone over to another connection meanwhile.
+        let id = session.tasks.remove(&command.itt)?.conn;
         if ordered {
             set.begun.push(command.itt);
         }
@@ -166,23 +165,22 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     /// Somebody finds no memory: writes that have not begun give theirs back, and are told to come
     /// again. They hold it while they wait for older commands, which may be who needs it.
     pub(super) fn shed_dormant(&mut self) {
-        for ((tsih, _), set) in &mut self.task_sets {
-            let Some(session) = self.sessions.get_mut(tsih) else { continue };
+        let mut shed = Vec::new();
+        for (&(tsih, _), set) in &mut self.task_sets {
+            let Some(session) = self.sessions.get_mut(&tsih) else { continue };
             set.dormant.retain(|one| {
-                let (_, id, command) = one;
+                let (_, _, command) = one;
                 if !session.is_dormant(one) || !command.write || command.edtl == 0 {
                     return true;
                 }
-                session.tasks.remove(&command.itt);
-                let conn = self.conns.get_mut(id.key());
-                if let Some(conn) = conn.filter(|conn| conn.generation == id.generation()) {
-                    conn.wire.respond(command.itt, D::faulty(TaskFault::NoMemory));
-                    if !std::mem::replace(&mut conn.queued, true) {
-                        self.ready.push_back(*id);
-                    }
-                }
+                let task = session.tasks.remove(&command.itt);
+                shed.extend(task.map(|task| (task.conn, tsih, command.itt)));
                 false
             });
+        }
+        for (id, tsih, itt) in shed {
+            self.reply(id, tsih, itt, D::faulty(TaskFault::NoMemory));
+            self.touch(id);
         }
     }
 }

@@ -125,7 +125,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(tsih) = conn.session else { return };
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
         session.commands += 1;
-        if session.tasks.get(&command.itt).is_some_and(|task| task.conn != id) {
+        let elsewhere = session.tasks.get(&command.itt).is_some_and(|task| task.conn != id);
+        if elsewhere || session.is_orphans(command.itt) {
             // Its own connection would not have taken it: a tag is a session's.
             tracing::warn!(tsih, itt = command.itt, "a task tag is in use on two connections");
             return self.close(id, cx);
@@ -155,7 +156,22 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     ) where
         H: Host<Memory = B, Buf = B>,
     {
-        let Some(tsih) = self.conn(id).and_then(|conn| conn.session) else { return };
+        if let Some(tsih) = self.conn(id).and_then(|conn| conn.session) {
+            self.gathered(id, tsih, itt, data, cx);
+        }
+    }
+
+    /// A command's data is there.
+    pub(super) fn gathered<H>(
+        &mut self,
+        id: ConnId,
+        tsih: u16,
+        itt: u32,
+        data: Segments<B>,
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
         let Some(Task { unit, state: State::Gathering(work), .. }) = session.tasks.remove(&itt)
         else {
@@ -188,17 +204,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     ) where
         H: Host<Memory = B, Buf = B>,
     {
+        if !self.is_wanted(id, tsih) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
-        let conn = self.conns.get_mut(id.key());
-        let Some(conn) = conn.filter(|conn| conn.session == Some(tsih)) else { return };
         match next {
-            Next::Answer(response) => {
-                conn.wire.respond(itt, response);
-            }
+            Next::Answer(response) => self.reply(id, tsih, itt, response),
             Next::Gather(bytes, work) => {
                 let (also, state) = (D::also_on(&work), State::Gathering(work));
                 session.tasks.insert(itt, Task { conn: id, unit, also, state });
-                conn.wire.begin_data_out(itt, bytes, cx.host);
+                self.gather(id, tsih, (itt, bytes), cx);
             }
             Next::Submit(request, work) => {
                 let entry = self.works.vacant_entry();
@@ -225,7 +240,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 let Some(device) = session.device(unit) else { return };
                 let answered = answer.is_some();
                 if let Some(response) = answer {
-                    conn.wire.respond(itt, response);
+                    self.reply(id, tsih, itt, response);
                 }
                 let key = self.detach(tsih, itt, unit, (device, request, work), cx);
                 self.await_detached(id, (tsih, itt, unit), key, answered);
@@ -385,9 +400,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             _ => true,
         });
         for (id, itt) in unsent {
-            if let Some(conn) = self.conn(id) {
-                conn.wire.respond(itt, D::aborted());
-            }
+            self.reply(id, tsih, itt, D::aborted());
         }
     }
 
@@ -410,6 +423,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         };
         for id in whose {
             self.wired(id, |wire| wire.abort(itt));
+        }
+        if let Some(session) = self.sessions.get_mut(&tsih) {
+            session.forget_orphan(itt);
         }
         match task?.state {
             State::Gathering(_) | State::Waiting(_) | State::Dormant(_) => None,

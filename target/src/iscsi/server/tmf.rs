@@ -59,6 +59,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let unit = request.lun.number().and_then(|number| target.luns.get(&number));
         let then = Then::Answer(id, request.itt);
         match (request.function, unit) {
+            (Function::TaskReassign, _) => self.reassign(id, tsih, request, cx),
             (Function::AbortTask, _) => self.abort_task(id, tsih, request, cx),
             (Function::TargetWarmReset | Function::TargetColdReset, _) => {
                 let cold = request.function == Function::TargetColdReset;
@@ -83,13 +84,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 unit.reset();
                 self.clear_everywhere(&[unit.volume()], Some(tsih), then, cx);
             }
-            (Function::ClearAca | Function::TaskReassign | Function::Unknown(_), Some(_)) => {
+            (Function::ClearAca | Function::Unknown(_), Some(_)) => {
                 self.answer(id, request.itt, TaskOutcome::Unsupported);
             }
         }
     }
 
-    fn answer(&mut self, id: ConnId, itt: u32, outcome: TaskOutcome) {
+    pub(super) fn answer(&mut self, id: ConnId, itt: u32, outcome: TaskOutcome) {
         if let Some(conn) = self.conn(id) {
             conn.wire.task_response(itt, outcome);
         }
@@ -108,7 +109,10 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let known = self.conn(id).is_some_and(|conn| {
             conn.wire.tasks().any(|(itt, lun)| itt == request.referenced && lun == request.lun)
         });
-        if !known {
+        let lost = self.sessions.get(&tsih).is_some_and(|session| {
+            session.orphans().any(|task| task == (request.referenced, request.lun))
+        });
+        if !known && !lost {
             return self.answer(id, request.itt, TaskOutcome::NoSuchTask);
         }
         let still = self.stop(tsih, request.referenced, cx);
@@ -156,6 +160,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             .filter(|(_, task)| task.is_on(&fits))
             .map(|(&itt, _)| itt)
             .collect();
+        let orphans = session.orphans().filter(|(itt, lun)| {
+            let of_target = session.target.iter().flat_map(|target| &target.luns);
+            let mut units = of_target.map(|(&number, unit)| (number, unit.volume().0));
+            let on = units.any(|unit| Some(unit.0) == lun.number() && fits(unit));
+            on && !session.tasks.contains_key(itt)
+        });
+        tags.extend(orphans.map(|(itt, _)| itt));
         let members = session.members.ids();
         let conns = members.iter().filter_map(|id| self.conns.get(id.key()));
         for (conn, target) in conns.zip(session.target.iter().cycle()) {
@@ -285,6 +296,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             Then::Logout(id, itt) => {
                 if let Some(tsih) = self.conn(id).and_then(|conn| conn.session) {
                     self.close_others(id, tsih, cx);
+                    self.expire_all(tsih, cx);
                 }
                 self.logged_out(id, itt, cx);
             }

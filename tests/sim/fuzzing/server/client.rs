@@ -52,6 +52,8 @@ pub(super) struct Client {
     pub(super) cid: u16,
     /// It asked to join a session.
     joins: bool,
+    /// It asked for recovery level 2.
+    pub(super) level_2: bool,
     pub(super) logged_in: bool,
     /// Commands without an answer: when they were sent, to which LUN, under which
     /// number.
@@ -76,6 +78,7 @@ impl Client {
             isid: 0,
             cid: u16::from(number & 1 == 1),
             joins: false,
+            level_2: false,
             logged_in: false,
             sent: BTreeMap::new(),
             number,
@@ -139,7 +142,10 @@ impl Client {
         text += TARGET;
         text += match how & 12 {
             4 => "\0InitialR2T=Yes\0ImmediateData=No\0MaxConnections=4\0ErrorRecoveryLevel=1\0",
-            8 => "\0MaxConnections=4\0",
+            8 => {
+                self.level_2 = true;
+                "\0MaxConnections=4\0ErrorRecoveryLevel=2\0"
+            }
             _ => "\0",
         };
         wire(Bhs(request.emit()), text.as_bytes())
@@ -214,7 +220,7 @@ impl Client {
         let referenced = u32::from(script.u8() & 15);
         let function = [
             Function::AbortTask,
-            Function::AbortTask,
+            Function::TaskReassign,
             Function::AbortTaskSet,
             Function::ClearTaskSet,
             Function::LogicalUnitReset,
@@ -233,7 +239,7 @@ impl Client {
             cmd_sn: self.cmd_sn,
             exp_stat_sn: 0,
             ref_cmd_sn: self.sent.get(&referenced).map_or(self.cmd_sn, |sent| sent.2),
-            exp_data_sn: 0,
+            exp_data_sn: referenced >> 2,
         };
         wire(request.emit(), &[])
     }
@@ -266,7 +272,12 @@ impl Client {
             }
             _ => {
                 let reason = Reason::CloseSession;
-                let reason = if what & 4 == 4 { Reason::CloseConnection } else { reason };
+                let reason = match what & 6 {
+                    4 => Reason::CloseConnection,
+                    6 if what & 1 == 1 => Reason::RemoveForRecovery,
+                    6 => Reason::CloseConnection,
+                    _ => reason,
+                };
                 let cid = self.cid ^ u16::from(what & 8 == 8);
                 let request = LogoutRequest { immediate, reason, itt, cid, cmd_sn, exp_stat_sn };
                 wire(request.emit(), &[])
@@ -314,6 +325,7 @@ impl Client {
                 let response = TaskResponse::parse(&bhs);
                 let known = self.functions.remove(&response.itt);
                 match (known, response.outcome) {
+                    (Some((Function::TaskReassign, ..)), _) => Heard::Nothing,
                     (Some((function, referenced, asked)), TaskOutcome::Complete) => {
                         Heard::Ended { function, referenced, asked }
                     }

@@ -230,6 +230,10 @@ impl Bench {
             }
             client::Heard::Joined => {
                 let (isid, cid) = (self.clients[index].isid, self.clients[index].cid);
+                if self.clients.iter().any(|client| client.isid == isid && client.level_2) {
+                    // Its tasks go on, and wait to be reassigned.
+                    return;
+                }
                 self.replaced(index, &writers, |other| (other.isid, other.cid) == (isid, cid));
             }
             client::Heard::Ended { function, referenced, asked } => {
@@ -298,6 +302,12 @@ impl Bench {
             self.at(shard, |server, cx| server.closed(id, cx));
         }
         self.settle();
+        for shard in 0..self.shards.len() {
+            // Nobody comes back for what waits.
+            let host = &mut self.shards[shard].host;
+            host.now = host.now + Duration::from_secs(3600);
+            self.at(shard, |server, cx| server.timeout(cx));
+        }
         for _ in 0..10_000 {
             for shard in 0..self.shards.len() {
                 self.block_done(shard, 0, 0);
@@ -332,7 +342,7 @@ fn targets(unit: &Arc<LogicalUnit>, mask: u8) -> Arc<Targets<LogicalUnit>> {
         chap: None,
         sessions_max: 8,
         digests_required: DigestsRequired::default(),
-        terms: Terms { connections_max: 4, recovery_level_max: 1 },
+        terms: Terms { connections_max: 4, recovery_level_max: 2 },
         commands_max: None,
         pings: None,
         redirect: None,

@@ -5,6 +5,7 @@ mod evict;
 mod hostile;
 mod members;
 mod pings;
+mod reassign;
 mod recovery;
 mod steps;
 mod task_set;
