@@ -90,6 +90,12 @@ pub(crate) struct RunArgs {
     /// Use only what comes after so many bytes; a multiple of --bs
     #[arg(long, value_name = "SIZE", value_parser = units::bytes, conflicts_with = "verify")]
     pub(crate) offset: Option<u64>,
+    /// Count a write as done when it is on stable storage
+    ///
+    /// iSCSI: WRITE with FUA where the LUN has that, and otherwise WRITE and SYNCHRONIZE CACHE
+    /// one after the other. A file or block device: written through. AoE has no such request.
+    #[arg(long)]
+    pub(crate) durable: bool,
     /// Stamp what is written and judge what is read: stale, torn, misplaced, damaged, lost
     ///
     /// At the end every block that was written is read once more. No two requests are on one block

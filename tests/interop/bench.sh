@@ -38,6 +38,12 @@ done
 bench --rw randread --size 8M --time 1s --digests "$ISCSI" || { shown; fail "digests"; }
 pass "with digests"
 
+bench --rw randwrite --durable --size 8M --time 1s --json "$ISCSI" ||
+  { shown; fail "durable writes"; }
+grep -q '"durable": true' "$WORK/bench.out" || { shown; fail "durable writes are not told of"; }
+if bench --rw randwrite --durable --size 8M --time 1s "$AOE"; then fail "durable over AoE"; fi
+pass "durable writes"
+
 # What a broken store, or a late copy of a write, does to a block: done here by hand, beneath a
 # target that serves. The state tells what each block holds from one run to the next.
 spoil() { # WHAT BLOCK COMMAND… ; the run after it must name WHAT, at BLOCK, and fail
