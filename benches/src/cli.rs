@@ -9,10 +9,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use corbel_proto::iscsi::name::Name;
 
 use crate::compare::CompareArgs;
+use crate::null_aoe::NullAoeArgs;
 use crate::pattern::Mix;
 use crate::place::Place;
 use crate::scale::ScaleArgs;
-use crate::{compare, run, scale, units};
+use crate::{compare, null_aoe, run, scale, units};
 
 /// Measures iSCSI and AoE targets, block devices and files.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ enum Command {
     /// over iSCSI on loopback, from RAM; memory for each session and export, and what an idle
     /// target takes.
     Scale(ScaleArgs),
+    /// Serve AoE from nowhere: what the network alone takes
+    #[command(hide = true)]
+    NullAoe(NullAoeArgs),
     /// Print shell completions
     Completions {
         /// The shell
@@ -188,6 +192,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Compare(args) => compare::compare(&args),
         Command::Scale(args) => scale::scale(&args),
+        Command::NullAoe(args) => null_aoe::serve(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "corbel-bench", &mut script);
