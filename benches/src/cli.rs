@@ -9,10 +9,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use corbel_proto::iscsi::name::Name;
 
 use crate::compare::CompareArgs;
+use crate::null_aoe::NullAoeArgs;
 use crate::pattern::Mix;
 use crate::place::Place;
 use crate::scale::ScaleArgs;
-use crate::{compare, run, scale, units};
+use crate::{compare, null_aoe, run, scale, units};
 
 /// Measures iSCSI and AoE targets, block devices and files.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ enum Command {
     /// over iSCSI on loopback, from RAM; memory for each session and export, and what an idle
     /// target takes.
     Scale(ScaleArgs),
+    /// Serve AoE from nowhere: what the network alone takes
+    #[command(hide = true)]
+    NullAoe(NullAoeArgs),
     /// Print shell completions
     Completions {
         /// The shell
@@ -90,6 +94,12 @@ pub(crate) struct RunArgs {
     /// Use only what comes after so many bytes; a multiple of --bs
     #[arg(long, value_name = "SIZE", value_parser = units::bytes, conflicts_with = "verify")]
     pub(crate) offset: Option<u64>,
+    /// Count a write as done when it is on stable storage
+    ///
+    /// iSCSI: WRITE with FUA where the LUN has that, and otherwise WRITE and SYNCHRONIZE CACHE
+    /// one after the other. A file or block device: written through. AoE has no such request.
+    #[arg(long)]
+    pub(crate) durable: bool,
     /// Stamp what is written and judge what is read: stale, torn, misplaced, damaged, lost
     ///
     /// At the end every block that was written is read once more. No two requests are on one block
@@ -182,6 +192,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Compare(args) => compare::compare(&args),
         Command::Scale(args) => scale::scale(&args),
+        Command::NullAoe(args) => null_aoe::serve(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "corbel-bench", &mut script);

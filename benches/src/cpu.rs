@@ -114,6 +114,19 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + fields.next()?.parse::<u64>().ok()?)
 }
 
+/// The real-time priority of this process, if it has one.
+pub(crate) fn real_time_priority() -> Option<u32> {
+    of_real_time(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// `rt_priority` in `/proc/PID/stat`: 0 of ordinary processes.
+fn of_real_time(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    // The 40th field; the name is the second.
+    let priority = rest.split_whitespace().nth(37)?.parse().ok()?;
+    (priority > 0).then_some(priority)
+}
+
 /// Resident memory of a process, bytes.
 ///
 /// # Errors
@@ -149,6 +162,12 @@ mod tests {
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 30 12 0 0 20 0";
         assert_eq!(ticks(stat), Some(42));
         assert_eq!(ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn the_fortieth_field_is_the_real_time_priority() {
+        let stat = |priority| format!("12 (a) b) S {}{priority} 1 0", "7 ".repeat(36));
+        assert_eq!((of_real_time(&stat(5)), of_real_time(&stat(0))), (Some(5), None));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! report.rs      its figures, for people and for programs
 //! compare/       `corbel-bench compare`: several targets, in turn, on the same store
 //! scale/         `corbel-bench scale`: one target as work grows
+//! null_aoe.rs    a target without a store, for comparison
 //! cli.rs         the command line
 //! ```
 //!
@@ -29,6 +30,7 @@ mod compare;
 mod cpu;
 mod job;
 mod ledger;
+mod null_aoe;
 mod pace;
 mod pattern;
 mod place;

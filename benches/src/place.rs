@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corbel_initiator::blocking::aoe::{Port, random_tag};
+use corbel_initiator::blocking::iscsi::Session;
 use corbel_initiator::blocking::login::{self, Options};
 use corbel_initiator::blocking::{Error, now};
 use corbel_initiator::config::PathSpec;
@@ -15,6 +16,8 @@ use corbel_proto::aoe::initiator::discover::{self, Found};
 use corbel_proto::iscsi::bhs::Lun;
 use corbel_ring::Store;
 use corbel_ring::store::{self, Spec};
+
+use crate::transport::Durable;
 
 /// Longest wait for an answer before the measurement begins.
 const WAIT: Duration = Duration::from_secs(5);
@@ -66,28 +69,63 @@ pub(crate) struct Device {
     pub(crate) way: Way,
     pub(crate) size_bytes: u64,
     pub(crate) block_bytes: u32,
+    /// When a write counts as done there.
+    pub(crate) durable: Durable,
     /// What a reader of the figures should know about it.
     pub(crate) note: Option<String>,
+}
+
+/// What is wanted of a place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) writes: bool,
+    /// A write counts as done when it is on stable storage.
+    pub(crate) durable: bool,
+}
+
+/// MODE SENSE (6) without block descriptors, all pages (SPC-4 6.11).
+const MODE_SENSE: [u8; 16] = [0x1a, 0x08, 0x3f, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// In the mode parameter header's third byte: FUA is known (SBC-4 6.5.1).
+const DPOFUA: u8 = 0x10;
+
+/// How a LUN is asked for durable writes, and what is to be said of it.
+fn durable_of(session: &mut Session, lun: Lun) -> Result<(Durable, Option<String>), String> {
+    let header = session.read(lun, MODE_SENSE, 255, WAIT).map_err(|error| error.to_string())?;
+    let through = header.get(2).is_some_and(|specific| specific & DPOFUA != 0);
+    if through {
+        return Ok((Durable::Through, None));
+    }
+    let note = "it does not know FUA: after each write its blocks' cache is emptied";
+    Ok((Durable::Emptied, Some(note.to_owned())))
 }
 
 /// Looks what is there. `options` is how to log in; its target is filled in here.
 ///
 /// # Errors
-/// If it does not answer, or is not there.
-pub(crate) fn reach(place: &Place, mut options: Options, writes: bool) -> Result<Device, String> {
+/// If it does not answer, is not there, or cannot do what is wanted.
+pub(crate) fn reach(place: &Place, mut options: Options, wanted: Wanted) -> Result<Device, String> {
+    let through = if wanted.durable { Durable::Through } else { Durable::AsAnswered };
     match place {
         Place::Path(PathSpec::Iscsi { target, lun, portal }) => {
             options.target = Some(target.to_string());
             let lun = Lun::new(*lun);
             let mut session = login::connect(*portal, &options).map_err(|e| e.to_string())?;
             let known = identify_lun(&mut session, lun, WAIT).map_err(|e| e.to_string())?;
+            let (durable, note) = match wanted.durable {
+                true => durable_of(&mut session, lun)?,
+                false => (Durable::AsAnswered, None),
+            };
             session.logout(WAIT).map_err(|e| e.to_string())?;
             Ok(Device {
                 way: Way::Iscsi { portal: *portal, lun, options: Box::new(options) },
                 size_bytes: known.size_bytes,
                 block_bytes: known.block_bytes,
-                note: None,
+                durable,
+                note,
             })
+        }
+        Place::Path(PathSpec::Aoe { .. }) if wanted.durable => {
+            Err("AoE has no durable writes to ask for: what an answer means is the target's".into())
         }
         Place::Path(PathSpec::Aoe { shelf, slot, interface }) => {
             let asked = (*shelf, *slot);
@@ -101,11 +139,12 @@ pub(crate) fn reach(place: &Place, mut options: Options, writes: bool) -> Result
                 way: Way::Aoe { interface: interface.clone(), found },
                 size_bytes: known.size_bytes,
                 block_bytes: known.block_bytes,
+                durable: Durable::AsAnswered,
                 note: None,
             })
         }
         Place::Device(path) => {
-            let options = store::Options { read_only: !writes, ..store::Options::default() };
+            let options = store::Options { read_only: !wanted.writes, ..store::Options::default() };
             let store = Store::open(&Spec::Path(path.clone()), options);
             let store = store.map_err(|error| error.to_string())?;
             let facts = store.facts();
@@ -113,6 +152,7 @@ pub(crate) fn reach(place: &Place, mut options: Options, writes: bool) -> Result
             Ok(Device {
                 size_bytes: facts.size_bytes,
                 block_bytes: facts.logical_bytes,
+                durable: through,
                 note: note.map(|why| format!("through the page cache: {why}")),
                 way: Way::Device(Arc::new(store)),
             })

@@ -74,6 +74,8 @@ pub(crate) struct Report {
     pub(crate) bs: u64,
     pub(crate) qd: u32,
     pub(crate) jobs: usize,
+    /// A write counted as done when it was on stable storage.
+    pub(crate) durable: bool,
     pub(crate) rate: Option<f64>,
     pub(crate) cpus: Vec<usize>,
     pub(crate) device_bytes: u64,
@@ -131,6 +133,7 @@ impl Report {
             bs: args.bs,
             qd: args.qd,
             jobs: args.jobs,
+            durable: args.durable,
             rate: args.rate,
             cpus: args.cpus.clone(),
             device_bytes: device.size_bytes,
@@ -191,8 +194,13 @@ impl Report {
         let jobs = if self.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", self.jobs) };
         writeln!(
             text,
-            "{} {} bytes, QD {}, {jobs}, {:.1} s on {}",
-            self.rw, self.bs, self.qd, self.seconds, self.path
+            "{}{} {} bytes, QD {}, {jobs}, {:.1} s on {}",
+            if self.durable { "durable " } else { "" },
+            self.rw,
+            self.bs,
+            self.qd,
+            self.seconds,
+            self.path
         )?;
         if let Some(note) = &self.note {
             writeln!(text, "note    {note}")?;

@@ -16,7 +16,7 @@ use crate::cli::{Failure, RunArgs};
 use crate::cpu;
 use crate::job::{self, Done, Plan, Watch};
 use crate::ledger::Ledger;
-use crate::place::{self, Device};
+use crate::place::{self, Device, Wanted};
 use crate::report::{Costs, Report, Served};
 use crate::tally::Tally;
 use crate::transport::{self, Shape};
@@ -33,7 +33,8 @@ const IO_BYTES_MAX: u64 = 16 << 20;
 /// If it could not be begun. Requests that failed are in the report.
 pub(crate) fn run(args: &RunArgs) -> Result<Report, Failure> {
     let stop = stop_on_signal()?;
-    let device = place::reach(&args.path, login(args)?, args.rw.writes())
+    let wanted = Wanted { writes: args.rw.writes(), durable: args.durable };
+    let device = place::reach(&args.path, login(args)?, wanted)
         .map_err(|why| Failure::Failed(format!("{}: {why}", args.path)))?;
     let blocks = blocks(args, &device)?;
     let mut ledger = ledger(args, blocks)?;
@@ -214,6 +215,7 @@ fn plan(
             io_bytes,
             block_bytes: device.block_bytes,
             verify: args.verify,
+            durable: device.durable,
             // Jobs that share a core would look at each other's cost.
             busy_poll: if args.jobs > cores { Duration::ZERO } else { args.busy_poll },
         },

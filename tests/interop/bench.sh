@@ -38,6 +38,12 @@ done
 bench --rw randread --size 8M --time 1s --digests "$ISCSI" || { shown; fail "digests"; }
 pass "with digests"
 
+bench --rw randwrite --durable --size 8M --time 1s --json "$ISCSI" ||
+  { shown; fail "durable writes"; }
+grep -q '"durable": true' "$WORK/bench.out" || { shown; fail "durable writes are not told of"; }
+if bench --rw randwrite --durable --size 8M --time 1s "$AOE"; then fail "durable over AoE"; fi
+pass "durable writes"
+
 # What a broken store, or a late copy of a write, does to a block: done here by hand, beneath a
 # target that serves. The state tells what each block holds from one run to the next.
 spoil() { # WHAT BLOCK COMMAND… ; the run after it must name WHAT, at BLOCK, and fail
@@ -88,14 +94,16 @@ bench --rw randrw=50 --verify --size 4M --time 0.5s "$WORK/disk.img" || { shown;
 pass "a file, exit codes, SIGTERM"
 
 # Every server that is installed, or its name and why it is not there. One round, no time judged.
-timeout 120 "$CORBEL_BENCH" compare --target "$CORBEL_TARGET" --only iscsi-ram,aoe-ram --rounds 1 \
-  --sample 100ms --size 16M --report "$WORK/report" >"$WORK/bench.out" 2>>"$WORK/bench.log" ||
-  { shown; fail "compare"; }
+compare() {
+  timeout 120 "$CORBEL_BENCH" compare --target "$CORBEL_TARGET" --rounds 1 --size 16M --disk "$WORK" \
+    --report "$WORK/report" "$@" >"$WORK/bench.out" 2>>"$WORK/bench.log" || { shown; fail "compare"; }
+}
+compare --only iscsi-ram,aoe-ram,aoe-1500 --sample 100ms
 python3 - "$WORK/report" <<'PY' || { shown; fail "the report"; }
 import json, sys
 told = json.load(open(f"{sys.argv[1]}/report.json"))
 page = open(f"{sys.argv[1]}/report.html").read()
-assert [g["group"]["name"] for g in told["groups"]] == ["iscsi-ram", "aoe-ram"]
+assert [g["group"]["name"] for g in told["groups"]] == ["iscsi-ram", "aoe-ram", "aoe-1500"]
 for group in told["groups"]:
     names = [member["name"] for member in group["group"]["members"]]
     assert names[0] == "corbel" and not group["group"]["failures"], group["group"]["failures"]
@@ -103,9 +111,21 @@ for group in told["groups"]:
     assert len(group["group"]["samples"]) == len(group["summary"])
 peers = {m["name"] for g in told["groups"] for m in g["group"]["members"]}
 absent = " ".join(absent["who"] for absent in told["not_compared"])
-for peer in ("tgt", "tgt-1", "vblade"):
+for peer in ("tgt", "tgt-1", "spdk", "spdk-interrupt", "vblade", "ggaoed", "null-aoe"):
     assert peer in peers or peer in absent, f"{peer} is neither compared nor named"
-assert page.count("<svg") == 8 and "</html>" in page
+# No curve over depth where there is one depth.
+assert page.count("<svg") == 4 + 4 + 3 and "</html>" in page
+PY
+compare --only iscsi-file --peer fio --sample 50ms
+python3 - "$WORK/report" <<'PY' || { shown; fail "the report on a file"; }
+import json, sys
+told = json.load(open(f"{sys.argv[1]}/report.json"))
+[group] = told["groups"]
+assert not group["group"]["failures"], group["group"]["failures"]
+measured = {(line["server"], line["load"]["durable"]) for line in group["summary"]}
+assert ("corbel", True) in measured
+assert ("fio", True) in measured or "fio" in " ".join(a["who"] for a in told["not_compared"])
+assert [c["load"]["durable"] for c in group["contrasts"] if c["server"] == "corbel"] == [True]
 PY
 ! ip netns list | grep -q '^corbel-bench-' || fail "compare left its namespaces behind"
 pass "a comparison, with its report"

@@ -1,14 +1,22 @@
 //! `corbel-bench compare`: this build's target and the installed ones, in turn.
 //!
 //! ```text
+//! bout.rs     what is compared, and by which loads
+//! kind.rs     who takes part, and where each is found
+//! command/    how each is started
 //! server.rs   starting, stopping, ending
 //! net.rs      namespaces and interfaces for AoE
+//! fio.rs      the load itself, without a server
 //! sample.rs   one load on one server for a moment
 //! stats.rs    medians, spreads, ratios; pure
 //! result.rs   all samples of a comparison, and what they say; pure
 //! page/       the report as a page with plots; pure
 //! ```
 
+mod bout;
+mod command;
+mod fio;
+mod kind;
 mod net;
 pub(crate) mod page;
 mod result;
@@ -25,17 +33,23 @@ use clap::Args;
 
 use crate::cli::{Failure, print};
 use crate::{run, units};
+use bout::{Bout, Protocol, Store};
+use kind::Kind;
 use net::Net;
 use result::{Absent, Comparison, Group, Member};
 use sample::{Load, Taking};
-use server::{Image, Kind, Protocol, Server, Setup};
+use server::{Image, Server, Setup};
 pub(crate) use stats::Spread;
 
 /// `compare`
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Whom to compare with: tgt, tgt-1 (tgt with one I/O thread), vblade, corbel-cached (ours,
-    /// acknowledging AoE writes before they are stable); repeat it. All otherwise
+    /// Whom to compare with; repeat it. All otherwise
+    ///
+    /// tgt, tgt-1 (tgt with one I/O thread), spdk (polling; on a file its uring bdev), spdk-aio,
+    /// spdk-interrupt, vblade, ggaoed, corbel-cached (ours, acknowledging AoE writes before they
+    /// are stable); and as limits null-aoe (answers each frame by one system call and touches no
+    /// data) and fio (on the file itself).
     #[arg(long = "peer", value_name = "NAME", value_parser = Kind::peer)]
     peers: Vec<Kind>,
     /// Write report.html and report.json there
@@ -52,13 +66,18 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value_t = 2, value_name = "N",
           value_parser = clap::value_parser!(u32).range(0..=100))]
     retakes: u32,
-    /// Which comparisons: iscsi-ram, iscsi-file, aoe-ram, aoe-file; all otherwise
-    #[arg(long = "only", value_name = "NAME", value_delimiter = ',',
-          value_parser = ["iscsi-ram", "iscsi-file", "aoe-ram", "aoe-file"])]
+    /// Which comparisons; all otherwise
+    #[arg(long = "only", value_name = "NAME", value_delimiter = ',', value_parser = Bout::NAMES)]
     only: Vec<String>,
     /// Our target; otherwise the corbel-target beside this program
     #[arg(long, value_name = "FILE")]
     target: Option<PathBuf>,
+    /// SPDK's iscsi_tgt; otherwise the one in PATH
+    #[arg(long, value_name = "FILE")]
+    spdk: Option<PathBuf>,
+    /// ggaoed; otherwise the one in PATH
+    #[arg(long, value_name = "FILE")]
+    ggaoed: Option<PathBuf>,
     /// Where the stores on disk are made
     #[arg(long, value_name = "DIR", default_value = ".")]
     disk: PathBuf,
@@ -76,22 +95,6 @@ pub(crate) struct CompareArgs {
     client_cpu: usize,
 }
 
-/// The loads of a protocol; the first ones make the curve over queue depth.
-fn loads(protocol: Protocol) -> Vec<Load> {
-    let depths = [1, 4, 16, 32, 128];
-    let mut loads: Vec<_> = depths.map(|qd| Load::new("randread", 4096, qd)).into();
-    loads.push(Load::new("randwrite", 4096, 32));
-    match protocol {
-        Protocol::Iscsi => {
-            loads.push(Load::new("read", 128 << 10, 16));
-            loads.push(Load::new("write", 1 << 20, 8));
-        }
-        Protocol::Aoe => loads.push(Load::new("read", 8 << 10, 32)),
-    }
-    loads.push(Load::new("randread", 4096, 1).beside_writer());
-    loads
-}
-
 /// Compares.
 ///
 /// # Errors
@@ -106,17 +109,13 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<(), Failure> {
         args.size,
     );
     let programs = programs(args, &mut found.absent)?;
-    for (name, protocol, on_disk) in [
-        ("iscsi-ram", Protocol::Iscsi, false),
-        ("iscsi-file", Protocol::Iscsi, true),
-        ("aoe-ram", Protocol::Aoe, false),
-        ("aoe-file", Protocol::Aoe, true),
-    ] {
+    for bout in &Bout::ALL {
+        let name = bout.name;
         let wanted = args.only.is_empty() || args.only.iter().any(|only| only == name);
         if !wanted || stop.load(Ordering::Relaxed) {
             continue;
         }
-        match group(args, (name, protocol, on_disk), &programs, &stop) {
+        match group(args, bout, &programs, &stop) {
             Ok((group, absent)) => {
                 print(&group.table())?;
                 found.groups.push(group);
@@ -150,19 +149,20 @@ fn write_report(folder: &Path, found: &Comparison) -> Result<(), Failure> {
 fn programs(args: &CompareArgs, absent: &mut Vec<Absent>) -> Result<Vec<(Kind, PathBuf)>, Failure> {
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("corbel-target"));
     let ours = args.target.clone().or_else(beside).filter(|path| path.is_file());
-    let ours = ours.or_else(|| server::find("corbel-target")).ok_or_else(|| {
+    let ours = ours.or_else(|| kind::find("corbel-target")).ok_or_else(|| {
         Failure::Usage("there is no corbel-target beside this program; name it by --target".into())
     })?;
     let mut programs = vec![(Kind::Corbel, ours)];
     let peers = if args.peers.is_empty() { &Kind::PEERS[..] } else { &args.peers };
     for &kind in peers {
         let (program, bringer) = kind.program();
-        if kind == Kind::CorbelCached {
-            let ours = programs[0].1.clone();
-            programs.push((kind, ours));
-            continue;
-        }
-        match server::find(program) {
+        let named = match kind {
+            Kind::CorbelCached => Some(programs[0].1.clone()),
+            Kind::NullAoe => std::env::current_exe().ok(),
+            Kind::Ggaoed => args.ggaoed.clone(),
+            _ => args.spdk.clone().filter(|_| kind.is_spdk()),
+        };
+        match named.or_else(|| kind::find(program)) {
             Some(path) => programs.push((kind, path)),
             None => absent.push(Absent {
                 who: kind.name().to_owned(),
@@ -173,46 +173,72 @@ fn programs(args: &CompareArgs, absent: &mut Vec<Absent>) -> Result<Vec<(Kind, P
     Ok(programs)
 }
 
-/// One protocol on one kind of store.
-fn group(
+/// The servers of a comparison, stopped, and those that are not there.
+fn servers(
     args: &CompareArgs,
-    (name, protocol, on_disk): (&'static str, Protocol, bool),
+    bout: &'static Bout,
     programs: &[(Kind, PathBuf)],
-    stop: &AtomicBool,
-) -> Result<(Group, Vec<Absent>), String> {
-    let mut net = match protocol {
-        Protocol::Aoe => Some(Net::new()?),
-        Protocol::Iscsi => None,
-    };
-    let (mut servers, mut absent) = (Vec::new(), Vec::new());
-    let folder = if on_disk { &args.disk } else { &args.ram };
-    let takes_part = |(kind, _): &&(Kind, PathBuf)| kind.takes_part(protocol, on_disk);
-    for (kind, program) in programs.iter().filter(takes_part) {
-        let image = Image::new(folder, &format!("{name}-{}", kind.name()), args.size)
+    cores: &[usize],
+    mut net: Option<&mut Net>,
+) -> Result<(Vec<Server>, Vec<Absent>), String> {
+    let (mut servers, mut absent) = (Vec::<Server>::new(), Vec::new());
+    let folder = if bout.store == Store::Disk { &args.disk } else { &args.ram };
+    for (kind, program) in programs.iter().filter(|(kind, _)| kind.takes_part(bout)) {
+        let (kind, who) = (*kind, format!("{}, {}", kind.name(), bout.name));
+        if let Some(why) = kind.why_not(bout) {
+            absent.push(Absent { who, why: why.to_owned() });
+            continue;
+        }
+        if kind == Kind::Fio {
+            // Ours is the first.
+            servers.extend(Server::limit(kind, program, &servers[0]));
+            continue;
+        }
+        let noise = !kind.has_own_store(bout) && kind != Kind::NullAoe;
+        let name = format!("{}-{}", bout.name, kind.name());
+        let image = Image::new(folder, &name, args.size, noise)
             .map_err(|error| format!("a store in {}: {error}", folder.display()))?;
-        let (kind, cores) = (*kind, &args.server_cpus[..]);
-        let setup = Setup { kind, protocol, direct: on_disk, program, image, cores };
-        match Server::start(setup, net.as_mut()) {
+        match Server::start(Setup { kind, bout, program, image, cores }, net.as_deref_mut()) {
             Ok(server) => {
                 server.pause();
                 servers.push(server);
             }
             Err(why) if kind == Kind::Corbel => return Err(why),
-            Err(why) => absent.push(Absent { who: format!("{}, {name}", kind.name()), why }),
+            Err(why) => absent.push(Absent { who, why }),
         }
     }
+    Ok((servers, absent))
+}
+
+/// One protocol on one kind of store.
+fn group(
+    args: &CompareArgs,
+    bout: &'static Bout,
+    programs: &[(Kind, PathBuf)],
+    stop: &AtomicBool,
+) -> Result<(Group, Vec<Absent>), String> {
+    let mut net = match bout.protocol {
+        Protocol::Aoe => Some(Net::new(bout.mtu)?),
+        Protocol::Iscsi => None,
+    };
+    let mut cores = args.server_cpus.clone();
+    cores.extend((bout.every_core && !cores.contains(&args.client_cpu)).then_some(args.client_cpu));
+    let (servers, absent) = servers(args, bout, programs, &cores, net.as_mut())?;
     let namespace = net.as_ref().map(|net| net.clients.as_str());
-    let taking = Taking { time: args.sample, client_core: args.client_cpu, namespace };
-    let mut group = Group::new(name, loads(protocol));
+    let (time, client_core, server_cores) = (args.sample, args.client_cpu, &cores[..]);
+    let taking = Taking { time, client_core, server_cores, namespace };
+    for server in servers.iter().filter(|server| server.kind.has_own_store(bout)) {
+        taking.fill(server)?;
+    }
+    let mut group = Group::new(bout, bout.loads());
     for round in 0..args.rounds as usize {
         for load in group.loads.clone() {
             for place in 0..servers.len() {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
                 // Every other round goes the other way, so that nobody is always first.
                 let place = if round % 2 == 0 { place } else { servers.len() - 1 - place };
-                take(args, &taking, (round, &servers[place], load), &mut group);
+                if !stop.load(Ordering::Relaxed) && servers[place].kind.does(&load) {
+                    take(args, &taking, (round, &servers[place], load), &mut group);
+                }
             }
         }
     }

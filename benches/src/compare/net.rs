@@ -7,22 +7,20 @@ use std::process::Command;
 pub(crate) struct Net {
     pub(crate) servers: String,
     pub(crate) clients: String,
+    mtu: u32,
     pairs: usize,
 }
-
-/// Room for 4 KiB and 8 KiB in one frame.
-pub(crate) const MTU: u32 = 9000;
 
 impl Net {
     /// Makes the namespaces.
     ///
     /// # Errors
     /// If that is not permitted.
-    pub(crate) fn new() -> Result<Self, String> {
+    pub(crate) fn new(mtu: u32) -> Result<Self, String> {
         let pid = std::process::id();
         let servers = format!("corbel-bench-{pid}-s");
         let clients = format!("corbel-bench-{pid}-c");
-        let net = Self { servers, clients, pairs: 0 };
+        let net = Self { servers, clients, mtu, pairs: 0 };
         ip(&["netns", "add", &net.servers])?;
         ip(&["netns", "add", &net.clients])?;
         Ok(net)
@@ -35,7 +33,7 @@ impl Net {
     pub(crate) fn pair(&mut self) -> Result<(String, String), String> {
         let (server, client) = (format!("s{}", self.pairs), format!("c{}", self.pairs));
         self.pairs += 1;
-        let mtu = MTU.to_string();
+        let mtu = self.mtu.to_string();
         let (servers, clients) = (self.servers.as_str(), self.clients.as_str());
         ip(&[
             "-n", servers, "link", "add", &server, "mtu", &mtu, "type", "veth", "peer", "name",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::bout::Bout;
 use super::sample::{Load, Sample};
 use super::stats::{Spread, ratios};
 use crate::report::Starved;
@@ -52,6 +53,8 @@ pub(crate) struct Member {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Group {
     pub(crate) name: &'static str,
+    /// For a reader.
+    pub(crate) title: &'static str,
     pub(crate) loads: Vec<Load>,
     pub(crate) members: Vec<Member>,
     pub(crate) samples: Vec<Sample>,
@@ -89,6 +92,36 @@ impl fmt::Display for Fairness {
     }
 }
 
+/// A load on one server beside a plainer one on it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Contrast {
+    pub(crate) server: &'static str,
+    pub(crate) load: Load,
+    pub(crate) iops: f64,
+    pub(crate) plain: Load,
+    pub(crate) plain_iops: f64,
+    /// Its throughput over the plainer one's, round by round.
+    pub(crate) times_plain: Spread,
+}
+
+impl fmt::Display for Contrast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ratio = self.times_plain;
+        write!(
+            f,
+            "{}: {} {} IOPS, {:.2} ({:.2}-{:.2}) times the {} of {}",
+            self.server,
+            self.load.name(),
+            show_count(self.iops),
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            show_count(self.plain_iops),
+            self.plain.name(),
+        )
+    }
+}
+
 /// A server's figures under one load: medians over the rounds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Line {
@@ -107,9 +140,10 @@ pub(crate) struct Line {
 }
 
 impl Group {
-    pub(crate) fn new(name: &'static str, loads: Vec<Load>) -> Self {
+    pub(crate) fn new(bout: &Bout, loads: Vec<Load>) -> Self {
         let (members, failures) = (Vec::new(), Vec::new());
-        Self { name, loads, members, samples: Vec::new(), discarded: Vec::new(), failures }
+        let (name, title, samples) = (bout.name, bout.title, Vec::new());
+        Self { name, title, loads, members, samples, discarded: Vec::new(), failures }
     }
 
     /// How readers fare beside a writer.
@@ -127,6 +161,28 @@ impl Group {
                 beside_ns: median(&beside)?.median,
                 times_alone: ratios(&beside, &alone)?,
                 ours_over_its: ratios(&p99(OURS, load), &beside).filter(|_| server != OURS),
+            })
+        });
+        found.collect()
+    }
+
+    /// What durability costs, and what a second session brings.
+    pub(crate) fn contrasts(&self) -> Vec<Contrast> {
+        let plain = |load: &Load| Load { durable: false, sessions: 1, ..*load };
+        let loads = self.loads.iter().filter(|load| plain(load) != **load);
+        let pairs = loads.flat_map(|load| self.members.iter().map(|m| (m.name, *load)));
+        let iops = |server, load| self.values(server, load, |sample| sample.figure("/iops"));
+        let median = |values: &[(usize, f64)]| Spread::of(values.iter().map(|(_, v)| *v));
+        let found = pairs.filter_map(|(server, load)| {
+            let plain = plain(&load);
+            let (here, there) = (iops(server, load), iops(server, plain));
+            Some(Contrast {
+                server,
+                load,
+                iops: median(&here)?.median,
+                plain,
+                plain_iops: median(&there)?.median,
+                times_plain: ratios(&here, &there)?,
             })
         });
         found.collect()
@@ -195,7 +251,7 @@ impl Group {
         let head = ["load", "server", "IOPS", "/s", "p50", "p99", "server CPU", "ours/its", "CPU"];
         let _ = writeln!(
             text,
-            "{:<30}{:<14}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
+            "{:<32}{:<15}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
             head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8]
         );
         for line in self.lines() {
@@ -205,7 +261,7 @@ impl Group {
             let cost = line.cpu_ratio.map_or_else(String::new, |r| format!("{:.2}", r.median));
             let _ = writeln!(
                 text,
-                "{:<30}{:<14}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
+                "{:<32}{:<15}{:>9}{:>11}{:>10}{:>10}{:>12}{:>20}{:>8}",
                 line.load.name(),
                 line.server,
                 show_count(line.iops.median),
@@ -219,6 +275,9 @@ impl Group {
         }
         for fairness in self.fairness() {
             let _ = writeln!(text, "{fairness}");
+        }
+        for contrast in self.contrasts() {
+            let _ = writeln!(text, "{contrast}");
         }
         if let Some(starved) = self.starved_in_words() {
             let _ = writeln!(text, "{starved}");
@@ -280,7 +339,11 @@ impl Comparison {
             .iter()
             .map(|group| {
                 let (summary, fairness) = (group.lines(), group.fairness());
-                json!({ "group": group, "summary": summary, "fairness": fairness })
+                let contrasts = group.contrasts();
+                json!({
+                    "group": group, "summary": summary, "fairness": fairness,
+                    "contrasts": contrasts,
+                })
             })
             .collect();
         json!({
@@ -304,7 +367,7 @@ pub(super) mod tests {
     /// Two servers, two rounds; the second round twice as fast; ours four times the other.
     pub(crate) fn comparison() -> Comparison {
         let loads: Vec<_> = [1, 32].map(|qd| Load::new("randread", 4096, qd)).into_iter().collect();
-        let mut group = Group::new("iscsi-ram", loads.clone());
+        let mut group = Group::new(&Bout::ALL[0], loads.clone());
         for (name, factor) in [(OURS, 4.0), ("tgt", 1.0)] {
             let (command, sample_command) = (format!("{name} <-b>"), "run".to_owned());
             let (idle_bytes, used_bytes) = (20 << 20, 30 << 20);
@@ -318,7 +381,9 @@ pub(super) mod tests {
                     "read": { "latency_ns": { "p50": 9e3, "p99": 2e4, "p99_9": 9e4 } },
                 });
                 let calibration_ns = 1000 + 100 * round as u64;
-                group.samples.push(Sample { round, server: name, load, calibration_ns, report });
+                let (server, shared) = (name, false);
+                let sample = Sample { round, server, load, shared, calibration_ns, report };
+                group.samples.push(sample);
             }
         }
         let mut comparison = Comparison::new(2, Duration::from_millis(1), (vec![0], 1), 1 << 28);
@@ -348,8 +413,8 @@ pub(super) mod tests {
             let report = json!({
                 "starved": { "server": 0.5 }, "read": { "latency_ns": { "p99": p99 } },
             });
-            let (round, calibration_ns) = (0, 1);
-            group.samples.push(Sample { round, server, load: beside, calibration_ns, report });
+            let (round, calibration_ns, load, shared) = (0, 1, beside, false);
+            group.samples.push(Sample { round, server, load, shared, calibration_ns, report });
         }
         let fairness = group.fairness();
         assert_eq!(fairness[0].times_alone.median, 1.5);
@@ -357,6 +422,22 @@ pub(super) mod tests {
         let table = group.table();
         assert!(table.contains("corbel 30.0 us, 1.5 times its 20.0 us alone"), "{table}");
         assert!(table.contains("2 of 10 were kept although"), "{table}");
+    }
+
+    #[test]
+    fn a_durable_load_stands_beside_the_same_that_is_not() {
+        let mut group = comparison().groups.remove(0);
+        let load = group.loads[1].durable();
+        group.loads.push(load);
+        for (round, iops) in [(0, 64_000.0), (1, 64_000.0)] {
+            let (report, calibration_ns) = (json!({ "iops": iops }), 1);
+            let (server, shared) = (OURS, false);
+            group.samples.push(Sample { round, server, load, shared, calibration_ns, report });
+        }
+        let found = group.contrasts();
+        assert_eq!(found.len(), 1, "the other was not measured");
+        assert_eq!(found[0].times_plain.max, 0.5);
+        assert!(group.table().contains("QD 32, durable 64.0 k IOPS, 0.38 (0.25-0.50) times"));
     }
 
     #[test]
@@ -372,7 +453,7 @@ pub(super) mod tests {
     fn a_table_has_a_line_for_each_server_and_load() {
         let comparison = comparison();
         let table = comparison.groups[0].table();
-        assert!(table.contains("randread 4 KiB, QD 32         tgt"), "{table}");
+        assert!(table.contains("randread 4 KiB, QD 32           tgt"), "{table}");
         assert!(table.contains("4.00 (4.00-4.00)"), "{table}");
         assert!(comparison.noise_in_words().contains("5 % more in the median, 10 %"));
     }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::transport::Durable;
 
 const IO_BYTES: u32 = 4096;
 
@@ -72,6 +73,7 @@ fn plan(mix: &str, blocks: u64, ledger: bool) -> Plan {
             io_bytes: IO_BYTES,
             block_bytes: 512,
             verify: true,
+            durable: Durable::AsAnswered,
             busy_poll: std::time::Duration::ZERO,
         },
         mix: mix.parse().unwrap(),

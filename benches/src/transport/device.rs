@@ -8,7 +8,7 @@ use corbel_proto::memory::Slice;
 use corbel_proto::time::{Duration, Instant};
 use corbel_ring::{Buf, Completion, Event, Failure, File, Op, Reactor, Store};
 
-use super::{Ended, Shape, Transport, noise, pieces, reactor};
+use super::{Durable, Ended, Shape, Transport, noise, pieces, reactor};
 
 /// Payload memory beyond what is under way.
 const SPARE_BYTES: usize = 1 << 20;
@@ -27,6 +27,8 @@ pub(super) struct Local {
     file: File,
     slots: Vec<Slot>,
     done: Vec<Completion>,
+    /// Writes are on stable storage when they end.
+    durable: bool,
 }
 
 impl Local {
@@ -47,7 +49,8 @@ impl Local {
             Ok(Slot { memory, left: 0, failure: None })
         };
         let slots = (0..shape.slots).map(slot).collect::<Result<_, String>>()?;
-        Ok(Self { reactor, file, slots, done: Vec::with_capacity(64) })
+        let durable = shape.durable != Durable::AsAnswered;
+        Ok(Self { reactor, file, slots, done: Vec::with_capacity(64), durable })
     }
 
     /// One piece of a request has ended.
@@ -84,7 +87,8 @@ impl Transport for Local {
         mut offset: u64,
         told: Option<&[u8]>,
     ) {
-        let (file, at) = (self.file, &mut self.slots[slot as usize]);
+        let (file, durable) = (self.file, self.durable);
+        let at = &mut self.slots[slot as usize];
         let mut rest = told;
         for (piece, memory) in (0_u64..).zip(&mut at.memory) {
             let mut data = memory.take().expect("the slot is free");
@@ -95,7 +99,7 @@ impl Transport for Local {
                 rest = Some(others);
             }
             let op = if write {
-                Op::Write { file, offset, data, durable: false }
+                Op::Write { file, offset, data, durable }
             } else {
                 Op::Read { file, offset, data }
             };

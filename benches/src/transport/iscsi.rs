@@ -13,7 +13,7 @@ use corbel_proto::memory::{SEGMENT_BYTES_MAX, Slice};
 use corbel_proto::time::{Duration, Instant};
 use corbel_ring::{Buf, Completion, Event, File, Message, Op, Reactor};
 
-use super::{Ended, Shape, Transport, noise, pieces, reactor};
+use super::{Durable, Ended, Shape, Transport, noise, pieces, reactor};
 use crate::cpu::now;
 
 /// PDUs and bytes that go out in one message.
@@ -100,6 +100,8 @@ struct Slot {
     memory: Option<Vec<u8>>,
     cdb: [u8; 16],
     busy: u32,
+    /// Once it is written the cache is to be emptied.
+    unsaved: bool,
 }
 
 /// See the module.
@@ -134,8 +136,8 @@ impl Iscsi {
         let mut reactor = reactor(shape.io_bytes as usize, !portal.ip().is_loopback(), shape)?;
         let same = Rc::new(Same::new(shape.io_bytes, &reactor)?);
         let file = reactor.attach(OwnedFd::from(stream));
-        let slot =
-            |_| Slot { memory: Some(vec![0; shape.io_bytes as usize]), cdb: [0; 16], busy: 0 };
+        let memory = || Some(vec![0; shape.io_bytes as usize]);
+        let slot = |_| Slot { memory: memory(), cdb: [0; 16], busy: 0, unsaved: false };
         Ok(Self {
             connection: Connection::new(now(), start, Some(KEEP_ALIVE)),
             reactor,
@@ -227,7 +229,14 @@ impl Iscsi {
         if let Transfer::Read(Data::Own(memory)) | Transfer::Write(Data::Own(memory)) = transfer {
             self.slots[at].memory = Some(memory);
         }
-        ended.push(Ended { slot, result: result.map_err(failed).and_then(good) });
+        let result = result.map_err(failed).and_then(good);
+        if std::mem::take(&mut self.slots[at].unsaved) && result.is_ok() {
+            let cdb = cache_emptied(&self.slots[at].cdb);
+            self.slots[at].cdb = cdb;
+            self.connection.submit(Command { id, lun: self.lun, cdb, transfer: Transfer::None });
+            return Ok(());
+        }
+        ended.push(Ended { slot, result });
         Ok(())
     }
 }
@@ -257,21 +266,35 @@ fn failed(failure: Failure) -> String {
     format!("the command failed: {failure:?}")
 }
 
+/// FUA of WRITE (16): its blocks are on the medium when it ends (SBC-4 5.46).
+const FUA: u8 = 0x08;
+
 /// READ (16) or WRITE (16) (SBC-4 5.19, 5.46).
-fn cdb(write: bool, lba: u64, blocks: u32) -> [u8; 16] {
+fn cdb(write: bool, durable: Durable, lba: u64, blocks: u32) -> [u8; 16] {
     let mut cdb = [0; 16];
     cdb[0] = if write { 0x8a } else { 0x88 };
+    if write && durable == Durable::Through {
+        cdb[1] = FUA;
+    }
     cdb[2..10].copy_from_slice(&lba.to_be_bytes());
     cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
     cdb
 }
 
+/// SYNCHRONIZE CACHE (16) for the blocks of a WRITE (16) (SBC-4 5.30).
+fn cache_emptied(write: &[u8; 16]) -> [u8; 16] {
+    let mut cdb = *write;
+    (cdb[0], cdb[1]) = (0x91, 0);
+    cdb
+}
+
 impl Transport for Iscsi {
     fn submit(&mut self, _now: Instant, slot: u32, write: bool, offset: u64, data: Option<&[u8]>) {
-        let block = self.shape.block_bytes;
-        let cdb = cdb(write, offset / u64::from(block), self.shape.io_bytes / block);
+        let (block, durable) = (self.shape.block_bytes, self.shape.durable);
+        let cdb = cdb(write, durable, offset / u64::from(block), self.shape.io_bytes / block);
         let at = &mut self.slots[slot as usize];
         (at.cdb, at.busy) = (cdb, 0);
+        at.unsaved = write && durable == Durable::Emptied;
         let transfer = match (write, data) {
             (true, None) => Transfer::Write(Data::Same(self.same.clone())),
             (_, data) => {
@@ -344,8 +367,18 @@ mod tests {
     #[test]
     fn commands_carry_place_and_length() {
         let wanted = [0x88, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 8, 0, 0];
-        assert_eq!(cdb(false, 0x1_0000_0002, 8), wanted);
-        assert_eq!(cdb(true, 0, 1)[0], 0x8a);
+        assert_eq!(cdb(false, Durable::AsAnswered, 0x1_0000_0002, 8), wanted);
+        assert_eq!(cdb(true, Durable::AsAnswered, 0, 1)[..2], [0x8a, 0]);
+    }
+
+    #[test]
+    fn durable_writes_have_fua_or_their_blocks_cache_is_emptied() {
+        assert_eq!(cdb(true, Durable::Through, 0, 1)[..2], [0x8a, 0x08]);
+        assert_eq!(cdb(true, Durable::Emptied, 0, 1)[..2], [0x8a, 0]);
+        assert_eq!(cdb(false, Durable::Through, 0, 1)[..2], [0x88, 0]);
+        let write = cdb(true, Durable::Emptied, 0x1_0000_0002, 8);
+        let emptied = cache_emptied(&write);
+        assert_eq!((&emptied[..2], &emptied[2..]), (&[0x91, 0][..], &write[2..]));
     }
 
     #[test]

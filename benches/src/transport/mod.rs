@@ -26,8 +26,21 @@ pub(crate) struct Shape {
     pub(crate) block_bytes: u32,
     /// What is read is looked at, and what is written is told.
     pub(crate) verify: bool,
+    /// When a write counts as done.
+    pub(crate) durable: Durable,
     /// How long to look for an answer before sleeping.
     pub(crate) busy_poll: std::time::Duration,
+}
+
+/// When a write counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// When it is answered, whatever that means there.
+    AsAnswered,
+    /// It is asked to be on stable storage when it is answered.
+    Through,
+    /// When a request to empty the cache has been answered, which is sent after it.
+    Emptied,
 }
 
 /// A request that has ended.

@@ -5,25 +5,16 @@ pub(crate) mod chart;
 use std::fmt::Write as _;
 
 use super::result::{Comparison, Group, Line, OURS};
+use super::sample::Load;
 use crate::units::{show_bytes, show_count, show_time};
 use chart::{Bar, Range, Series, escape};
 
 pub(crate) const STYLE: &str = include_str!("style.css");
 
-/// The names of the comparisons, for a reader.
-fn title(group: &str) -> &str {
-    match group {
-        "iscsi-ram" => "iSCSI, store in RAM",
-        "iscsi-file" => "iSCSI, image file on a disk, O_DIRECT",
-        "aoe-ram" => "AoE, store in RAM, MTU 9000",
-        "aoe-file" => "AoE, image file on a disk, O_DIRECT, MTU 9000",
-        other => other,
-    }
-}
-
 /// A server has one colour on the whole page.
 fn class(server: &str) -> usize {
-    let names = ["corbel", "tgt", "tgt-1", "vblade"];
+    let names =
+        ["corbel", "tgt", "tgt-1", "vblade", "corbel-cached", "spdk", "ggaoed", "fio", "null-aoe"];
     names.iter().position(|name| *name == server).unwrap_or(names.len())
 }
 
@@ -57,7 +48,7 @@ fn head(found: &Comparison) -> String {
                 html,
                 "<li>{}, {}: <b>{:.2}</b> times the throughput of {} ({:.2} to {:.2} in the \
                  rounds), at {cost:.2} of its CPU time a request.</li>",
-                title(group.name),
+                group.title,
                 line.load.name(),
                 ratio.median,
                 line.server,
@@ -91,7 +82,7 @@ fn head(found: &Comparison) -> String {
 
 fn section(group: &Group) -> String {
     let lines = group.lines();
-    let mut html = format!("<section>\n<h2>{}</h2>\n<ul class=\"key\">", title(group.name));
+    let mut html = format!("<section>\n<h2>{}</h2>\n<ul class=\"key\">", group.title);
     for member in &group.members {
         let (name, class) = (member.name, class(member.name));
         let _ = write!(html, "<li><i style=\"background:var(--c{class})\"></i>{name}</li>");
@@ -102,12 +93,12 @@ fn section(group: &Group) -> String {
         (
             "Latency",
             latencies(&lines),
-            "4 KiB random reads: median, 99th percentile, 99.9th (ring). Powers of ten.",
+            "Random reads: median, 99th percentile, 99.9th (ring). Powers of ten.",
         ),
         ("CPU time of the server for a request", costs(&lines), "Less is better."),
         ("Resident memory", memory(group), "Before the first request, and after the last."),
     ];
-    for (name, plot, caption) in plots {
+    for (name, plot, caption) in plots.into_iter().filter(|(_, plot, _)| !plot.is_empty()) {
         let _ = writeln!(
             html,
             "<figure><h3>{name}</h3>{plot}<figcaption>{caption}</figcaption></figure>"
@@ -116,7 +107,8 @@ fn section(group: &Group) -> String {
     html.push_str("</div>\n");
     html.push_str(&table(&lines));
     let fairness = group.fairness().into_iter().map(|fairness| fairness.to_string());
-    for said in fairness.chain(group.starved_in_words()) {
+    let contrasts = group.contrasts().into_iter().map(|contrast| contrast.to_string());
+    for said in fairness.chain(contrasts).chain(group.starved_in_words()) {
         let _ = writeln!(html, "<p>{}</p>", escape(&said));
     }
     for failure in &group.failures {
@@ -129,12 +121,15 @@ fn section(group: &Group) -> String {
 fn curve<'a>(lines: &'a [Line], server: &'a str) -> impl Iterator<Item = &'a Line> {
     lines.iter().filter(move |line| {
         let load = line.load;
-        line.server == server && load.rw == "randread" && load.bs == 4096 && !load.beside_writer
+        line.server == server && load == Load::new("randread", 4096, load.qd)
     })
 }
 
 fn depths(group: &Group, lines: &[Line]) -> String {
     let depths: Vec<u32> = curve(lines, OURS).map(|line| line.load.qd).collect();
+    if depths.len() < 2 {
+        return String::new();
+    }
     let series: Vec<_> = group
         .members
         .iter()
@@ -159,7 +154,7 @@ fn latencies(lines: &[Line]) -> String {
     let beside = |line: &Line| if line.load.beside_writer { " + writer" } else { "" };
     let reads = lines.iter().filter(|line| line.load.rw == "randread");
     let rows: Vec<_> = reads
-        .filter(|line| matches!(line.load.qd, 1 | 32))
+        .filter(|line| matches!(line.load.qd, 1 | 32) && line.load.sessions == 1)
         .map(|line| Range {
             name: format!("{}, QD {}{}", line.server, line.load.qd, beside(line)),
             class: class(line.server),
@@ -181,8 +176,8 @@ fn latencies(lines: &[Line]) -> String {
 fn costs(lines: &[Line]) -> String {
     let shown = lines
         .iter()
-        .filter(|line| line.load.bs == 4096 && line.load.qd != 128)
-        .filter(|line| !line.load.beside_writer);
+        .filter(|line| line.load.bs <= 4096 && line.load.qd != 128)
+        .filter(|line| line.load == Load::new(line.load.rw, line.load.bs, line.load.qd));
     let mut before = None;
     let rows: Vec<_> = shown
         .map(|line| {
@@ -257,15 +252,21 @@ fn how(found: &Comparison) -> String {
          all the server's threads. Loopback and veth run a part of one side's network work on the \
          other side's account.</p>\n<p>What is durable differs: Corbel answers an AoE write when \
          it is on stable storage (corbel-cached: when the \
-         device took it), vblade when the kernel has it. iSCSI writes here ask nobody for \
-         durability.</p>\n<ul>\n",
+         device took it), vblade when the kernel has it. iSCSI writes ask nobody for durability, \
+         except where a load is called durable: then each has FUA, or where the LUN does not know \
+         that, a SYNCHRONIZE CACHE after it.</p>\n<p>fio is no server but the same load on the \
+         file that Corbel serves, on the servers' core; null-aoe no target either, but answers \
+         each frame by one system call and touches no data. spdk polls and never sleeps. In RAM \
+         it serves memory of its own (a malloc bdev), the others a file there; on a disk it uses \
+         its uring bdev, which has no way to empty a cache, and as spdk-aio its aio bdev.</p>\n\
+         <ul>\n",
     );
     for group in &found.groups {
         for member in &group.members {
             let _ = writeln!(
                 html,
                 "<li>{}, {}: <code>{}</code><br>measured by <code>{}</code></li>",
-                title(group.name),
+                group.title,
                 member.name,
                 escape(&member.command),
                 escape(&member.sample_command),
