@@ -2,11 +2,12 @@
 //! itself when the script says so.
 //!
 //! Nobody is admitted to a target that asks for CHAP without the right proof, nor by a refused
-//! login; answers fit the initiator's limit, count StatSN and can be read.
+//! login, nor to more connections or another recovery level than the target's terms; who is sent
+//! elsewhere is told where. Answers fit the initiator's limit, count StatSN and can be read.
 
 use corbel_proto::iscsi::chap::{Algorithm, Credentials, Policy, Secret, respond};
 use corbel_proto::iscsi::login::REQUESTS_MAX;
-use corbel_proto::iscsi::login::directory::{Access, Directory, Grant};
+use corbel_proto::iscsi::login::directory::{Access, Directory, Grant, Terms};
 use corbel_proto::iscsi::login::target::{Login, Step};
 use corbel_proto::iscsi::name::Name;
 use corbel_proto::iscsi::params::Limits;
@@ -50,7 +51,7 @@ const KEYS: [&str; 32] = [
     "TargetPortalGroupTag",
 ];
 
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 27] = [
     "iqn.1994-05.com.redhat:a",
     "iqn.2026-11.org.example:md3",
     "iqn.2026-11.org.example:locked",
@@ -75,20 +76,31 @@ const VALUES: [&str; 24] = [
     "0xff00ff00ff00ff00",
     "0bAAAA",
     "RFC3720,ResponseFence",
+    "1",
+    "2",
+    "32",
 ];
 
 /// Everybody may log in to md3; with a policy, only who proves to be dom0.
-struct House(Option<Policy>);
+struct House {
+    policy: Option<Policy>,
+    terms: Terms,
+    /// What was elsewhere is there for good.
+    permanent: bool,
+}
+
+/// Where the target went that moved.
+const ELSEWHERE: &str = "[::1]:3260";
 
 impl House {
     fn grant(&self) -> Access {
         let alias = Some("md3".into());
         Access::Granted(Grant {
-            authentication: self.0.clone(),
+            authentication: self.policy.clone(),
             portal_group_tag: 1,
             alias,
             digests_required: Default::default(),
-            terms: Default::default(),
+            terms: self.terms,
         })
     }
 }
@@ -102,7 +114,9 @@ impl Directory for House {
         match target.as_str().rsplit(':').next() {
             Some("md3") => self.grant(),
             Some("locked") => Access::Forbidden,
-            Some("moved") => Access::Redirect { address: "[::1]:3260".into(), permanent: false },
+            Some("moved") => {
+                Access::Redirect { address: ELSEWHERE.into(), permanent: self.permanent }
+            }
             _ => Access::NotFound,
         }
     }
@@ -134,7 +148,14 @@ pub(super) fn iscsi_login(input: &[u8]) {
         outgoing: (mode & 2 == 2).then(|| secret("corbel")),
     };
     let mut bench = Bench {
-        house: House((mode & 1 == 1).then_some(policy)),
+        house: House {
+            policy: (mode & 1 == 1).then_some(policy),
+            terms: Terms {
+                connections_max: [1, 2, 4, 32][usize::from(mode >> 2 & 3)],
+                recovery_level_max: [0, 1, 2, 1][usize::from(mode >> 4 & 3)],
+            },
+            permanent: mode & 64 == 64,
+        },
         login: Login::new(Limits::default(), 64),
         requests: 0,
         stat_sn: None,
@@ -189,13 +210,14 @@ impl Bench {
             Step::Refuse(reply, fault) => {
                 assert!(reply.response.status.class() != 0 && !fault.to_string().is_empty());
                 assert!(!reply.response.transit);
+                self.moved(reply.response.status, &reply.text);
                 self.check(&request, &reply.response.emit(), &reply.text);
                 self.over = true;
             }
             Step::Admit(admission) => {
                 assert!(!self.over && !self.admitted, "admitted after the end");
                 (self.over, self.admitted) = (true, true);
-                let asked = self.house.0.is_some();
+                let asked = self.house.policy.is_some();
                 assert!(self.proven || !asked, "admitted without a proof");
                 assert_eq!(admission.authenticated_as.is_some(), asked);
                 let reply = self.login.finish(77);
@@ -205,8 +227,26 @@ impl Bench {
                 let agreed = admission.agreed;
                 assert!(agreed.first_burst_bytes_max <= agreed.burst_bytes_max);
                 assert!((512..1 << 24).contains(&agreed.peer_segment_bytes_max));
+                let terms = self.house.terms;
+                assert!((1..=terms.connections_max).contains(&agreed.connections_max));
+                assert!(agreed.recovery_level <= terms.recovery_level_max);
             }
         }
+    }
+
+    /// Who is sent elsewhere is told where, and nobody else is.
+    fn moved(&self, status: Status, text: &[u8]) {
+        let moved = match status {
+            Status::MOVED_TEMPORARILY => !self.house.permanent,
+            Status::MOVED_PERMANENTLY => self.house.permanent,
+            _ => false,
+        };
+        assert_eq!(moved, status.class() == 1, "for good, or not");
+        let address = Keys::parse(text).ok().and_then(|keys| {
+            let address = keys.value("TargetAddress")?;
+            Some(address.to_owned())
+        });
+        assert_eq!(address.as_deref(), moved.then_some(ELSEWHERE));
     }
 
     fn check(&mut self, request: &LoginRequest, response: &[u8; 48], text: &[u8]) {
