@@ -172,8 +172,10 @@ pub enum Closed {
     LoggedOut,
     /// It logged out so that its tasks can be taken over by another connection.
     Recovery,
-    /// Its transport is gone, or another connection takes its place.
+    /// Its transport is gone.
     Lost,
+    /// The initiator gives it up: another connection takes its place, or has logged it out.
+    Replaced,
     /// The server wanted it.
     ByServer,
 }
@@ -183,7 +185,7 @@ impl Closed {
     const fn leaves_tasks(self) -> bool {
         match self {
             Self::Fault(Fault::Unacknowledged) => false,
-            Self::Fault(_) | Self::PeerDead | Self::Recovery | Self::Lost => true,
+            Self::Fault(_) | Self::PeerDead | Self::Recovery | Self::Lost | Self::Replaced => true,
             Self::LoginRefused | Self::LoginTimeout | Self::LoggedOut | Self::ByServer => false,
         }
     }
@@ -478,9 +480,12 @@ impl<B: Buffer> Connection<B> {
         self.queue(response.emit(), StatSn::Consume, &[], false);
     }
 
-    /// Tells the initiator of something. `sense` goes with [`AsyncEvent::Scsi`] only.
+    /// Tells the initiator of something, unless it does not take what it was told before. `sense`
+    /// goes with [`AsyncEvent::Scsi`] only.
     pub fn send_async(&mut self, lun: Lun, event: AsyncEvent, sense: &[u8]) {
-        if self.phase != Phase::Full {
+        let full = self.control.len() >= QUEUE_PDUS_MAX
+            || self.recovery.as_ref().is_some_and(|recovery| recovery.is_overfull());
+        if self.phase != Phase::Full || full {
             return;
         }
         let mut data = Vec::new();

@@ -10,9 +10,9 @@ use corbel_proto::memory::Buffer;
 
 use super::super::Message as Between;
 use super::super::device::Device;
-use super::super::model::{Target, Targets};
+use super::super::model::{Allow, Target, Targets};
 use super::tmf::Then;
-use super::{ConnId, Context, IscsiServer};
+use super::{Conn, ConnId, Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
 
 impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
@@ -98,12 +98,16 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         let Some(conn) = self.conn(id) else { return };
         let orphans = conn.wire.take_orphans();
         let Some(tsih) = conn.session.take() else { return };
-        if let Some(orphans) = orphans
-            && self.retain(id, tsih, (orphans, why == Closed::Recovery), cx)
-        {
-            return self.resume_others(id, tsih, cx);
-        }
-        if !self.leave(id, tsih, cx) {
+        let cid = self.sessions.get(&tsih).and_then(|session| session.members.cid(id));
+        let kept = match orphans {
+            Some(orphans) => self.retain(id, tsih, (orphans, why == Closed::Recovery), cx),
+            None => false,
+        };
+        if kept || !self.leave(id, tsih, cx) {
+            let unasked = matches!(why, Closed::Fault(_) | Closed::PeerDead | Closed::Lost);
+            if let Some(cid) = cid.filter(|_| unasked) {
+                self.tell_dropped(tsih, cid, kept);
+            }
             return self.resume_others(id, tsih, cx);
         }
         let Some(session) = self.sessions.get_mut(&tsih) else { return };
@@ -185,13 +189,9 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         let of_target =
             self.sessions.iter().filter(|(_, s)| s.admission.target.as_ref() == Some(target));
-        let sessions: Vec<_> =
-            of_target.map(|(&tsih, session)| (tsih, session.members.ids())).collect();
+        let sessions: Vec<_> = of_target.map(|(&tsih, _)| tsih).collect();
         tracing::warn!(%target, sessions = sessions.len(), "cold reset: sessions end");
-        for (tsih, conns) in sessions {
-            conns.into_iter().for_each(|id| self.close(id, cx));
-            self.expire_all(tsih, cx);
-        }
+        sessions.into_iter().for_each(|tsih| self.drop_session(tsih, cx));
     }
 
     /// From now on these are the targets. Sessions of targets that are gone, or closed to their
@@ -205,15 +205,20 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         for (&tsih, session) in &mut self.sessions {
             let Some(name) = &session.admission.target else { continue };
             let target = self.targets.find(name);
-            gone.extend(target.is_none().then_some(tsih));
-            lost.extend(session.members.ids().into_iter().filter(|id| {
-                let peer = self.conns.get(id.key()).map(|conn| conn.peer);
+            let ids = session.members.ids();
+            let stays = |id: &ConnId| {
+                let conn = self.conns.get(id.key());
                 let initiator = &session.admission.initiator;
-                let stays = |target: &&Arc<Target<D>>| {
-                    peer.is_some_and(|p| target.allow.admits(initiator, p.ip()))
-                };
-                target.filter(stays).is_none()
-            }));
+                let admits =
+                    |allow: &Allow, conn: &Conn<B>| allow.admits(initiator, conn.peer.ip());
+                target.zip(conn).is_some_and(|(target, conn)| admits(&target.allow, conn))
+            };
+            let leave: Vec<_> = ids.iter().copied().filter(|id| !stays(id)).collect();
+            if target.is_none() || !ids.is_empty() && leave.len() == ids.len() {
+                gone.push(tsih);
+            } else {
+                lost.extend(leave.into_iter().map(|id| (tsih, id)));
+            }
             let Some(target) = target else { continue };
             let same = |old: &Arc<Target<D>>| {
                 old.luns.len() == target.luns.len()
@@ -230,12 +235,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             session.reach.groups = target.groups.iter().map(|group| group.tag).collect();
             session.target = Some(target.clone());
         }
-        for id in lost {
-            tracing::info!(conn = id.0, "target is gone: session ends");
-            self.close(id, cx);
-        }
         for tsih in gone {
-            self.expire_all(tsih, cx);
+            tracing::info!(tsih, "target is gone: session ends");
+            self.drop_session(tsih, cx);
+        }
+        for (tsih, id) in lost {
+            tracing::info!(tsih, conn = id.0, "target is closed to it: connection ends");
+            self.drop_member(id, tsih, cx);
         }
     }
 }

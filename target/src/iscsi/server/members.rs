@@ -4,10 +4,11 @@
 //! its first Login Request names the session, before anything was answered: see
 //! [`IscsiServer::poll_move`]. So nothing of a session is shared between threads.
 
-use corbel_proto::iscsi::bhs::BHS_BYTES;
+use corbel_proto::iscsi::bhs::{BHS_BYTES, Lun};
 use corbel_proto::iscsi::framer::padding;
 use corbel_proto::iscsi::login::target::Admission;
 use corbel_proto::iscsi::params::Negotiated;
+use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
 use corbel_proto::iscsi::pdu::login::{LoginRequest, Status};
 use corbel_proto::iscsi::target::{Closed, Connection, Order, Passed};
 use corbel_proto::memory::Buffer;
@@ -70,6 +71,10 @@ impl Members {
         if let Some(order) = &mut self.order {
             (0..count).for_each(|_| order.free_place());
         }
+    }
+
+    pub(super) fn cid(&self, id: ConnId) -> Option<u16> {
+        self.all.iter().find(|member| member.id == id).map(|member| member.cid)
     }
 
     /// A connection is gone: its CID.
@@ -205,7 +210,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             // Its tasks can be reassigned once this one has joined.
             Some(old) if !terms.retention().is_zero() => {
                 tracing::info!(tsih = admission.tsih, cid = admission.cid, "reinstated");
-                self.lose(old, cx);
+                self.end_conn(old, Closed::Replaced, cx);
                 self.joined(id, cx);
             }
             Some(old) => {
@@ -379,12 +384,12 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         }
     }
 
-    /// A connection is lost, or to be taken for lost.
-    pub(super) fn lose<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
+    /// Ends a connection for a reason, if it is there.
+    pub(super) fn end_conn<H>(&mut self, id: ConnId, why: Closed, cx: &mut Context<'_, B, H>)
     where
         H: Host<Memory = B, Buf = B>,
     {
-        if self.wired(id, |wire| wire.close(Closed::Lost)).is_some() {
+        if self.wired(id, |wire| wire.close(why)).is_some() {
             self.drive(id, cx);
         }
     }
@@ -403,19 +408,67 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.wired(id, |wire| wire.logout_for_recovery(itt));
             return;
         }
-        self.lose(victim, cx);
+        self.end_conn(victim, Closed::Replaced, cx);
         self.removed_for_recovery(tsih, cid, cx.host.now());
         self.wired(id, |wire| wire.logout_of_another(itt));
         self.drive(id, cx);
     }
 
-    /// Ends a connection, if it is there.
+    /// Ends a connection for good, if it is there.
     pub(super) fn close<H>(&mut self, id: ConnId, cx: &mut Context<'_, B, H>)
     where
         H: Host<Memory = B, Buf = B>,
     {
-        if self.wired(id, |wire| wire.close(Closed::ByServer)).is_some() {
-            self.drive(id, cx);
+        self.end_conn(id, Closed::ByServer, cx);
+    }
+
+    /// Ends a connection that its initiator did not want to end, and tells it so.
+    pub(super) fn drop_member<H>(&mut self, id: ConnId, tsih: u16, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let cid = self.sessions.get(&tsih).and_then(|session| session.members.cid(id));
+        self.close(id, cx);
+        if let Some(cid) = cid {
+            self.tell_dropped(tsih, cid, false);
         }
+    }
+
+    /// Tells the initiator, on another connection of the session, that this one is gone (RFC 7143
+    /// 11.9.1, event 2), and whether its tasks are kept: it may not have noticed.
+    pub(super) fn tell_dropped(&mut self, tsih: u16, cid: u16, kept: bool) {
+        let session = self.sessions.get(&tsih).filter(|session| !session.ending);
+        let Some((other, agreed)) =
+            session.and_then(|s| Some((s.members.first()?, s.admission.agreed)))
+        else {
+            return;
+        };
+        let event = AsyncEvent::DropConnection {
+            cid,
+            time_to_wait_s: agreed.time2wait_s,
+            time_to_retain_s: if kept { agreed.time2retain_s } else { 0 },
+        };
+        self.tell(other, event);
+    }
+
+    /// Ends a session that its initiator did not want to end, and tells it so (event 3).
+    pub(super) fn drop_session<H>(&mut self, tsih: u16, cx: &mut Context<'_, B, H>)
+    where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let Some(session) = self.sessions.get(&tsih) else { return };
+        let (conns, time_to_wait_s) = (session.members.ids(), session.admission.agreed.time2wait_s);
+        if let Some(&first) = conns.first() {
+            self.tell(first, AsyncEvent::DropSession { time_to_wait_s, time_to_retain_s: 0 });
+        }
+        conns.into_iter().for_each(|id| self.close(id, cx));
+        self.expire_all(tsih, cx);
+    }
+
+    fn tell(&mut self, id: ConnId, event: AsyncEvent) {
+        if let Some(conn) = self.conn(id) {
+            conn.wire.send_async(Lun(0), event, &[]);
+        }
+        self.touch(id);
     }
 }

@@ -26,7 +26,7 @@ use corbel_proto::iscsi::exchange::TextExchange;
 use corbel_proto::iscsi::login::target::{Admission, Login};
 use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
-use corbel_proto::iscsi::target::{Config as Wire, Connection, Event, Outgoing, Response};
+use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing, Response};
 use corbel_proto::memory::{Buffer, Slice};
 use corbel_proto::scsi;
 use corbel_proto::table::ShortKeyMap;
@@ -392,7 +392,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         if self.conn(id).is_none() {
             return;
         }
-        self.lose(id, cx);
+        self.end_conn(id, Closed::Lost, cx);
         self.closing.retain(|other| *other != id);
         self.moving.retain(|moving| moving.id != id);
         let conn = self.conns.remove(id.key());
@@ -463,11 +463,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         }
         if self.stop_at.is_some_and(|at| at <= now) {
             self.stop_at = None;
+            for tsih in self.sessions.keys().copied().collect::<Vec<_>>() {
+                self.drop_session(tsih, cx);
+            }
             for id in self.all() {
                 self.close(id, cx);
-            }
-            for tsih in self.sessions.keys().copied().collect::<Vec<_>>() {
-                self.expire_all(tsih, cx);
             }
         }
     }

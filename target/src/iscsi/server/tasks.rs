@@ -129,7 +129,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         if elsewhere || session.is_orphans(command.itt) {
             // Its own connection would not have taken it: a tag is a session's.
             tracing::warn!(tsih, itt = command.itt, "a task tag is in use on two connections");
-            return self.close(id, cx);
+            return self.drop_member(id, tsih, cx);
         }
         if let Some(fault) = command.fault {
             self.short |= fault == TaskFault::NoMemory;

@@ -131,7 +131,12 @@ fn a_cold_reset_is_answered_when_all_work_is_done_and_then_ends_all_sessions() {
     client.function(&mut world, Function::TargetColdReset, TAG_NONE);
     assert!(client.heard(&mut world).is_empty(), "the other shard's disk still has a write");
     world.disk(1);
-    client.completes_function(&mut world);
+    let said = client.heard(&mut world);
+    assert_eq!(TaskResponse::parse(&said[0].0).outcome, TaskOutcome::Complete);
+    assert_eq!(
+        said[1..].iter().map(|said| said.0.opcode()).collect::<Vec<_>>(),
+        [Some(Opcode::Async)]
+    );
     for client in [client, other] {
         assert_eq!(world.shards[client.shard].server.poll_close(), Some(client.id));
         world.at(client.shard, |server, cx| server.closed(client.id, cx));

@@ -2,13 +2,14 @@
 
 use corbel_proto::iscsi::pdu::logout::{LogoutRequest, LogoutResponse, Reason};
 
+use super::dropped::{dropped, told};
 use super::recovery::Door;
 use super::*;
 
 const SEVERAL: &str = "MaxConnections=4 ";
 
 /// A session of two connections, the second of which came in on the other shard.
-fn two(world: &mut World) -> (Client, Client, u16) {
+pub(super) fn two(world: &mut World) -> (Client, Client, u16) {
     let (first, tsih) = Door { keys: SEVERAL, ..Door::to(0, 1) }.enter(world);
     let (second, same) = Door { tsih, cid: 1, ..Door::to(1, 1) }.enter(world);
     assert_eq!(tsih, same);
@@ -135,6 +136,7 @@ fn a_connection_that_is_lost_takes_its_own_tasks_along() {
     first.cmd_sn = 4;
     first.command(&mut world, 8, 0x00, 0);
     world.at(0, |server, cx| server.closed(first.id, cx));
+    assert_eq!(told(&second, &mut world), [dropped(0, 0)]);
     second.command(&mut world, 7, 0x00, 0);
     second.command(&mut world, 8, 0x00, 0);
     world.disk(0);
@@ -258,6 +260,7 @@ fn a_tag_that_is_in_use_on_another_connection_ends_the_one_that_used_it_again() 
     second.cmd_sn = 2;
     second.command(&mut world, 5, 0x2a, 1);
     assert!(is_closed(&second, &mut world));
+    assert_eq!(told(&first, &mut world), [dropped(1, 0)]);
     world.disk(0);
     assert_eq!(first.one(&mut world).0.itt(), 5);
 }

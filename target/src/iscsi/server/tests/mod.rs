@@ -1,6 +1,7 @@
 //! Two shards, a disk that does nothing until told, and initiators that speak bytes.
 
 mod disk;
+mod dropped;
 mod evict;
 mod hostile;
 mod members;
@@ -572,29 +573,4 @@ fn forbidden_initiator_is_told_so() {
     let client = world.login(0, 1);
     let response = LoginResponse::parse(&client.one(&mut world).0.0).unwrap();
     assert_eq!(response.status.code(), 0x0202);
-}
-
-#[test]
-fn shutdown_asks_for_logout_and_closes_after_the_grace() {
-    let mut world = World::new();
-    let client = world.logged_in(0, 1);
-    world.at(0, |server, cx| server.shutdown(Duration::from_secs(3), cx.host.now()));
-    assert_eq!(client.one(&mut world).0.opcode(), Some(Opcode::Async));
-    assert_eq!(world.connect(0).err(), Some(Refusal::Stopping));
-    world.shards[0].machine.now = Instant::ZERO + Duration::from_secs(3);
-    world.at(0, |server, cx| {
-        server.timeout(cx);
-        let id = server.poll_close().unwrap();
-        server.closed(id, cx);
-    });
-    assert!(world.shards[0].server.is_idle());
-}
-
-#[test]
-fn session_of_a_removed_target_ends() {
-    let mut world = World::new();
-    let client = world.logged_in(0, 1);
-    world.at(0, |server, cx| server.set_targets(Arc::new(Targets::default()), cx));
-    assert_eq!(world.shards[0].server.poll_close(), Some(client.id));
-    assert_eq!(world.registry.count(), 0);
 }

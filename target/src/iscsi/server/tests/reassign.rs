@@ -4,10 +4,11 @@ use corbel_proto::iscsi::pdu::data::{DataIn, DataOut};
 use corbel_proto::iscsi::pdu::logout::{LogoutRequest, LogoutResponse, Reason};
 use corbel_proto::iscsi::pdu::r2t::R2t;
 
+use super::dropped::{dropped, told};
 use super::recovery::Door;
 use super::*;
 
-const LEVEL: &str = "ErrorRecoveryLevel=2 MaxConnections=4 ";
+pub(super) const LEVEL: &str = "ErrorRecoveryLevel=2 MaxConnections=4 ";
 
 pub(super) fn level_2(world: &mut World) -> (Client, u16) {
     Door { keys: LEVEL, ..Door::to(0, 1) }.enter(world)
@@ -271,6 +272,7 @@ fn only_what_is_logged_out_for_recovery_can_be_reassigned() {
     assert_eq!(reassign(&second, &mut world, 5, 0).0, TaskOutcome::StillAllegiant);
     assert_eq!(reassign(&second, &mut world, 6, 0).0, TaskOutcome::NoSuchTask);
     lose(&first, &mut world);
+    assert_eq!(told(&second, &mut world), [dropped(0, 20)]);
     assert_eq!(reassign(&second, &mut world, 5, 0).0, TaskOutcome::StillAllegiant);
     assert_eq!(logout(&second, &mut world, Reason::RemoveForRecovery, 7).response, 1);
     let said = logout(&second, &mut world, Reason::RemoveForRecovery, 0);
@@ -311,6 +313,7 @@ fn below_level_2_nothing_can_be_reassigned() {
     first.command(&mut world, 5, 0x2a, 1);
     assert_eq!(logout(&second, &mut world, Reason::RemoveForRecovery, 0).response, 2);
     lose(&first, &mut world);
+    assert_eq!(told(&second, &mut world), [dropped(0, 0)]);
     assert_eq!(reassign(&second, &mut world, 5, 0).0, TaskOutcome::ReassignUnsupported);
 }
 
@@ -346,6 +349,7 @@ fn tasks_end_in_time_while_their_session_goes_on() {
     let mut second = again(&mut world, tsih, 1, "", 1);
     first.command(&mut world, 5, 0x2a, 1);
     lose(&first, &mut world);
+    assert_eq!(told(&second, &mut world), [dropped(0, 20)]);
     pass(&mut world, 20);
     // From the logout on there is as much time again.
     logout(&second, &mut world, Reason::RemoveForRecovery, 0);
@@ -384,6 +388,7 @@ fn logout_reset_abort_and_a_new_session_end_what_waits() {
         let mut second = again(&mut world, tsih, 1, "", 1);
         first.command(&mut world, 5, 0x2a, 1);
         lose(&first, &mut world);
+        assert_eq!(told(&second, &mut world), [dropped(0, 20)]);
         second.cmd_sn = 2;
         let other = match how {
             0 => {
