@@ -25,6 +25,7 @@
 //! nothing.
 #![forbid(unsafe_code)]
 
+mod child;
 pub mod cli;
 mod compare;
 mod cpu;

@@ -15,8 +15,8 @@ use super::bout::{Bout, Store};
 use super::command::{self, Ready, Started};
 use super::kind::Kind;
 use super::net::Net;
-use crate::cpu;
 use crate::pattern::Rng;
+use crate::{child, cpu};
 
 /// How long a server may take to serve.
 const START_MAX: Duration = Duration::from_secs(15);
@@ -216,20 +216,23 @@ impl Drop for Server {
     }
 }
 
-/// Starts a process on some cores: it inherits them from the thread that starts it.
+/// Starts a process on some cores.
 fn spawn(words: &[String], cores: &[usize]) -> Result<Child, String> {
-    let run = || {
-        cpu::pin(cores).map_err(|error| format!("--server-cpus: {error}"))?;
-        Command::new(&words[0])
-            .args(&words[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("{}: {error}", words[0]))
-    };
-    thread::scope(|scope| scope.spawn(run).join())
-        .unwrap_or_else(|_| Err("could not be started".to_owned()))
+    check(cores)?;
+    child::command(&words[0], cores)
+        .args(&words[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", words[0]))
+}
+
+/// Says which option is wrong, where the process itself could only end at once.
+fn check(cores: &[usize]) -> Result<(), String> {
+    thread::scope(|scope| scope.spawn(|| cpu::pin(cores)).join())
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()))
+        .map_err(|error| format!("--server-cpus: {error}"))
 }
 
 fn do_it(words: &[String]) -> Result<(), String> {

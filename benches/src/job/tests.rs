@@ -93,11 +93,29 @@ fn run_on(fake: &mut Fake, plan: Plan) -> Done {
     done
 }
 
+/// Runs for as long as it takes until `enough` was done: a machine that is busy with something else
+/// may give us nothing of the first milliseconds. `new` makes each attempt's device.
+fn run_until(
+    new: impl Fn() -> Fake,
+    mut plan: Plan,
+    enough: impl Fn(&Tally) -> bool,
+) -> (Fake, Done) {
+    loop {
+        let mut fake = new();
+        let done = run_on(&mut fake, plan.clone());
+        if enough(&done.tally) {
+            return (fake, done);
+        }
+        assert!(plan.time < Duration::from_secs(60), "{:?}", done.tally);
+        plan.time *= 4;
+    }
+}
+
 #[test]
 fn a_device_that_keeps_what_it_acknowledged_passes() {
-    let done = run_on(&mut Fake::default(), plan("randrw=50", 64, true));
+    let enough = |tally: &Tally| tally.reads.requests > 0 && tally.writes.requests > 0;
+    let (_, done) = run_until(Fake::default, plan("randrw=50", 64, true), enough);
     let tally = done.tally;
-    assert!(tally.reads.requests > 0 && tally.writes.requests > 0);
     assert_eq!((tally.verified.wrong, tally.failed), (0, 0), "{:?}", tally.verified);
     assert!(tally.verified.checked >= 64);
 }
@@ -105,8 +123,8 @@ fn a_device_that_keeps_what_it_acknowledged_passes() {
 #[test]
 fn a_write_that_was_acknowledged_and_forgotten_is_found_by_the_last_reading() {
     // The load writes alone; each block is written many times, and the last of all is forgotten.
-    let mut fake = Fake::default();
-    let first = run_on(&mut fake, plan("write", 16, true));
+    let enough = |tally: &Tally| tally.writes.requests >= 64;
+    let (mut fake, first) = run_until(Fake::default, plan("write", 16, true), enough);
     let mut again = plan("write", 16, true);
     again.ledger = first.ledger;
     (again.shape.slots, again.time) = (1, Duration::ZERO);
@@ -121,18 +139,19 @@ fn a_write_that_was_acknowledged_and_forgotten_is_found_by_the_last_reading() {
 
 #[test]
 fn a_lost_first_write_is_found() {
-    let mut fake = Fake { forget: 3, ..Fake::default() };
+    let new = || Fake { forget: 3, ..Fake::default() };
     let mut once = plan("write", 1 << 20, true);
     once.time = Duration::from_millis(5);
-    let verified = run_on(&mut fake, once).tally.verified;
+    let enough = |tally: &Tally| tally.writes.requests > 3;
+    let verified = run_until(new, once, enough).1.tally.verified;
     assert_eq!((verified.lost, verified.wrong), (1, 1), "{verified:?}");
 }
 
 #[test]
 fn a_failed_write_leaves_its_block_in_doubt_and_is_no_finding() {
-    let mut fake = Fake { fail_each: 7, ..Fake::default() };
-    let tally = run_on(&mut fake, plan("randrw=50", 64, true)).tally;
-    assert!(tally.failed > 0);
+    let new = || Fake { fail_each: 7, ..Fake::default() };
+    let (_, done) = run_until(new, plan("randrw=50", 64, true), |tally| tally.failed > 0);
+    let tally = done.tally;
     assert_eq!(tally.errors, ["as told"]);
     assert_eq!(tally.verified.wrong, 0, "{:?}", tally.verified);
 }
@@ -147,9 +166,10 @@ fn fewer_blocks_than_slots_leave_slots_empty() {
 fn a_paced_load_keeps_to_its_rate_and_counts_the_wait_behind_a_slow_device() {
     let mut paced = plan("randread", 1 << 20, false);
     (paced.rate, paced.time) = (Some(1000.0), Duration::from_millis(100));
-    let done = run_on(&mut Fake::default(), paced.clone());
+    let (_, done) = run_until(Fake::default, paced.clone(), |tally| tally.reads.requests > 0);
     let requests = done.tally.reads.requests;
-    assert!((1..=101).contains(&requests), "{requests}");
+    let due = done.measured.as_nanos() / 1_000_000 + 1;
+    assert!(u128::from(requests) <= due, "{requests} of {due}");
     // Eight answers each 20 ms, 20 wanted: the wait grows.
     let mut slow = Fake { pause: Duration::from_millis(20), ..Fake::default() };
     let latency = run_on(&mut slow, paced).tally.reads.latency().unwrap();

@@ -5,15 +5,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use corbel_initiator::blocking::login::{self, Options};
 use serde::Serialize;
 
-use crate::cpu;
 use crate::units::{show_bytes, show_time};
+use crate::{child, cpu};
 
 const IQN: &str = "iqn.2026-11.org.example:scale";
 /// Of what the load works on; the other exports are never touched.
@@ -66,15 +66,9 @@ impl Server {
         fs::create_dir_all(&folder).map_err(wrong)?;
         let config = folder.join("target.toml");
         fs::write(&config, configuration(&folder, address, exports)).map_err(wrong)?;
-        let start = || {
-            cpu::pin(cores)?;
-            let mut command = Command::new(program);
-            command.arg("serve").arg("--config").arg(&config).stdin(Stdio::null());
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
-        };
-        // It inherits the cores of the thread that starts it.
-        let child = thread::scope(|scope| scope.spawn(start).join());
-        let child = child.map_err(|_| "no thread".to_owned())?.map_err(wrong)?;
+        let mut command = child::command(program, cores);
+        command.arg("serve").arg("--config").arg(&config).stdin(Stdio::null());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(wrong)?;
         let mut server = Self { child, address, folder, sessions: Vec::new(), _out: None };
         let out = server.child.stdout.take().ok_or("its output is lost")?;
         let mut out = BufReader::new(out);
