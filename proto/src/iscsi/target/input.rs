@@ -217,9 +217,13 @@ impl<B: Buffer> Connection<B> {
                 return Ok(Current { sink: Sink::Discard, kind: Kind::Ignored });
             }
         }
+        // Every PDU of an initiator has ExpStatSN at the same place.
+        self.exp_stat_sn = bhs.u32_at(28);
+        if !self.fences.is_empty() {
+            self.pass_fences();
+        }
         if let Some(recovery) = &mut self.recovery {
-            // Every PDU of an initiator has ExpStatSN at the same place.
-            recovery.acknowledged(bhs.u32_at(28), self.stat_sn);
+            recovery.acknowledged(self.exp_stat_sn, self.stat_sn);
             if recovery.is_overfull() {
                 return Err(Fault::Unacknowledged);
             }

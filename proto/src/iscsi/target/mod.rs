@@ -14,6 +14,7 @@
 //! [`Connection::wants_read`], which the host must heed.
 
 mod fault;
+mod fence;
 mod input;
 mod order;
 mod orphans;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 pub use fault::{Answer, Fault, TaskFault};
+use fence::Fence;
 use input::Current;
 pub use order::{Order, Passed};
 pub use orphans::{Orphan, Orphans};
@@ -221,6 +223,9 @@ pub enum Event<B> {
     Elsewhere(u32, Passed),
     /// Answer with [`Connection::logout_response`].
     Logout(LogoutRequest),
+    /// The initiator has all that came before the fence of this number, or never will: see
+    /// [`Connection::raise_fence`].
+    Passed(u64),
     /// The connection is over; nothing more comes in or goes out, except what is queued.
     Closed(Closed),
 }
@@ -252,6 +257,9 @@ pub struct Connection<B> {
     /// Which connection of its session this is.
     link: u32,
     stat_sn: u32,
+    /// The last ExpStatSN that came.
+    exp_stat_sn: u32,
+    fences: Vec<Fence>,
     tasks: ShortKeyMap<u32, Task<B>>,
     /// Task management requests without an answer: tag, immediate.
     functions: Vec<(u32, bool)>,
@@ -290,6 +298,8 @@ impl<B: Buffer> Connection<B> {
             order: Order::new(Window::new(0, 1)),
             link: 0,
             stat_sn: 0,
+            exp_stat_sn: 0,
+            fences: Vec::new(),
             tasks: ShortKeyMap::default(),
             functions: Vec::new(),
             starved: VecDeque::new(),
@@ -411,6 +421,8 @@ impl<B: Buffer> Connection<B> {
         self.recovery = (agreed.recovery_level > 0).then(Box::default);
         let expected = self.order.window.expected();
         self.order.window = Window::new(expected, self.config.window.max(1));
+        // The login is not fenced.
+        self.exp_stat_sn = self.next_unqueued();
     }
 
     /// Answers [`Event::Text`]. The counters of `response` are filled in here.
@@ -513,6 +525,7 @@ impl<B: Buffer> Connection<B> {
             self.recovery = None;
         }
         self.functions.clear();
+        self.drop_fences();
         self.ended = Some(why);
     }
 

@@ -9,6 +9,7 @@ mod ending;
 mod keep;
 mod login;
 mod members;
+mod response_fence;
 mod retain;
 mod status;
 mod task_set;
@@ -41,6 +42,7 @@ use crate::volume::engine::Engine;
 use keep::{Keep, Waiter};
 pub use members::Move;
 use members::{Joining, Members};
+use response_fence::Fenced;
 use retain::Lost;
 pub use status::SessionStatus;
 use task_set::TaskSet;
@@ -212,8 +214,12 @@ pub struct IscsiServer<B, D: Device<B>> {
     keeps: Slab<Keep<D, D::Work>>,
     /// What commands are answered that wait for others' to end, by their number.
     answers: HashMap<u64, (Waiter, Response<B>)>,
-    /// Commands that have waited so far.
+    /// Commands and answers that have waited so far.
     waiters: u64,
+    /// Answers that wait until others have arrived, by number.
+    fences: HashMap<u64, Fenced>,
+    /// When they go out all the same.
+    fence_dues: BTreeSet<(Instant, u64)>,
     timers: BTreeSet<(Instant, ConnId)>,
     starving: HashSet<ConnId>,
     /// Connections that keep what they may have to send again.
@@ -248,6 +254,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             keeps: Slab::new(),
             answers: HashMap::new(),
             waiters: 0,
+            fences: HashMap::new(),
+            fence_dues: BTreeSet::new(),
             timers: BTreeSet::new(),
             starving: HashSet::new(),
             keepers: 0,
@@ -440,7 +448,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     pub fn next_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let recall = self.recalls.first().map(|(at, _)| *at);
-        [timer, recall, self.stop_at].into_iter().flatten().min()
+        let fence = self.fence_dues.first().map(|(at, _)| *at);
+        [timer, recall, fence, self.stop_at].into_iter().flatten().min()
     }
 
     /// Time passed.
@@ -461,6 +470,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             self.recalls.remove(&(at, id));
             self.expire(id, cx);
         }
+        self.old_fences(now, cx);
         if self.stop_at.is_some_and(|at| at <= now) {
             self.stop_at = None;
             for tsih in self.sessions.keys().copied().collect::<Vec<_>>() {
@@ -559,6 +569,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 Event::Task(request) => self.function(id, &request, cx),
                 Event::Elsewhere(link, passed) => self.elsewhere(id, link, passed, cx),
                 Event::Logout(request) => self.logout(id, &request, cx),
+                Event::Passed(number) => self.passed(id, number, cx),
                 Event::Closed(why) => self.wire_closed(id, why, cx),
             }
         }

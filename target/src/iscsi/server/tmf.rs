@@ -5,6 +5,7 @@ use corbel_proto::memory::Buffer;
 
 use super::super::Message as Between;
 use super::super::device::Device;
+use super::response_fence::Answer;
 use super::{ConnId, Context, IscsiServer};
 use crate::host::{Host, Message, ShardId};
 use crate::volume::VolumeId;
@@ -20,7 +21,9 @@ pub(super) struct Drain {
 pub(super) enum Then {
     /// Function complete.
     Answer(ConnId, u32),
-    /// Function complete, and the end of every session of the target (RFC 7143 11.5.1).
+    /// Function complete, seen after what went out on other connections of the session.
+    AnswerAfterOthers(ConnId, u32),
+    /// The same, and the end of every session of the target (RFC 7143 11.5.1).
     EndSessions(ConnId, u32),
     /// Logged out.
     Logout(ConnId, u32),
@@ -57,7 +60,7 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
         };
         tracing::info!(tsih, function = ?request.function, lun = request.lun.0, "task management");
         let unit = request.lun.number().and_then(|number| target.luns.get(&number));
-        let then = Then::Answer(id, request.itt);
+        let then = Then::AnswerAfterOthers(id, request.itt);
         match (request.function, unit) {
             (Function::TaskReassign, _) => self.reassign(id, tsih, request, cx),
             (Function::AbortTask, _) => self.abort_task(id, tsih, request, cx),
@@ -289,9 +292,11 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     {
         match then {
             Then::Answer(id, itt) => self.answer(id, itt, TaskOutcome::Complete),
+            Then::AnswerAfterOthers(id, itt) => {
+                self.answer_after_others(Answer { id, itt, ends_sessions: false }, cx);
+            }
             Then::EndSessions(id, itt) => {
-                self.answer(id, itt, TaskOutcome::Complete);
-                self.end_target_of(id, cx);
+                self.answer_after_others(Answer { id, itt, ends_sessions: true }, cx);
             }
             Then::Logout(id, itt) => {
                 if let Some(tsih) = self.conn(id).and_then(|conn| conn.session) {

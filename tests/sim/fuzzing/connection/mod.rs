@@ -445,7 +445,7 @@ impl Bench {
                 }
                 Event::Task(request) => self.functions.push(request.itt),
                 Event::Logout(request) => self.logouts.push(request.itt),
-                Event::Elsewhere(..) => panic!("there is one connection"),
+                Event::Elsewhere(..) | Event::Passed(_) => panic!("there is one connection"),
                 Event::Closed(why) => {
                     assert!(self.conn.is_closed() && why != Closed::ByServer);
                 }

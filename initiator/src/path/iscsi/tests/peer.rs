@@ -210,7 +210,7 @@ impl Peer {
                     self.connection.logout_response(request.itt, 0);
                 }
             }
-            Event::Text(..) | Event::Elsewhere(..) | Event::Closed(_) => {}
+            Event::Text(..) | Event::Elsewhere(..) | Event::Passed(_) | Event::Closed(_) => {}
         }
     }
 

@@ -356,7 +356,7 @@ proptest! {
             }
             while let Some(event) = talk.conn.poll() {
                 match event {
-                    Event::Elsewhere(..) => panic!("there is one connection"),
+                    Event::Elsewhere(..) | Event::Passed(_) => panic!("there is one connection"),
                     Event::Command(c) => talk.conn.begin_data_out(c.itt, 2048, &mut talk.arena),
                     Event::Task(t) => {
                         talk.conn.abort(t.referenced);

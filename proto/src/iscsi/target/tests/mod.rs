@@ -1,6 +1,7 @@
 //! Conversations, PDU by PDU. Here: the initiator that leads them, and how data moves.
 
 mod conduct;
+mod fence;
 mod orphans;
 mod recovery;
 

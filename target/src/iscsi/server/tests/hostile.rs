@@ -111,6 +111,7 @@ proptest! {
         prop_assert_eq!(world.registry.count(), 0);
         prop_assert_eq!(shard.machine.arena.in_use(), 0);
         prop_assert!(shard.server.drains.is_empty() && shard.server.retained.is_empty());
+        prop_assert!(shard.server.fences.is_empty() && shard.server.fence_dues.is_empty());
         prop_assert!(shard.server.timers.is_empty() && shard.server.recalls.is_empty());
     }
 }

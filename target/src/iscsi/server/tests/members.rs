@@ -243,6 +243,7 @@ fn a_reset_ends_the_tasks_of_all_connections_and_an_abort_those_of_its_own() {
     second.function(&mut world, Function::AbortTask, 5);
     let none = TaskResponse::parse(&second.one(&mut world).0).outcome;
     assert_eq!(none, TaskOutcome::NoSuchTask, "it is not of this connection");
+    first.acknowledge(&mut world, 1);
     second.function(&mut world, Function::LogicalUnitReset, TAG_NONE);
     world.disk(0);
     second.completes_function(&mut world);

@@ -8,6 +8,7 @@ mod members;
 mod pings;
 mod reassign;
 mod recovery;
+mod response_fence;
 mod steps;
 mod task_set;
 mod units;
