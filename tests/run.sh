@@ -5,6 +5,7 @@
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
 #   fmt clippy dependencies test optimised simulator doc build    need no root
 #   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
+#   isns                                         Open-iSNS's server, in a network namespace
 #   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage
 #                                                our own clients, in a network namespace
 #   nbd attach                                   clients of NBD, in a network namespace
@@ -27,7 +28,7 @@ export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
 log_folder=$CARGO_TARGET_DIR/test-logs
-all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance
+all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance isns
   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage nbd attach
   initiator-cli bench
   guest-aoe guest-iscsi guest-target guest-sg guest-multipath guest-fencing
@@ -37,9 +38,9 @@ stages=${*:-$all_stages}
 passed=0 failed_stages=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,22s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,23s/^# \?//p' "$0" >&2; exit 2; }
 done
-wants_root() { [[ $stages =~ (export|host-|conformance|cross-|fencing|compare-|sanitize|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
+wants_root() { [[ $stages =~ (export|host-|conformance|isns|cross-|fencing|compare-|sanitize|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
   as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_BENCH,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
@@ -137,6 +138,7 @@ stage_build() {
 stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
 stage_conformance() { $as_root tests/interop/conformance.sh; }
+stage_isns() { $as_root tests/interop/isns.sh; }
 stage_cross-protocol() { $as_root tests/interop/cross-protocol.sh; }
 stage_sanitize() { $as_root tests/interop/sanitize.sh; }
 stage_hostile() { $as_root tests/interop/hostile.sh "${CORBEL_HOSTILE_COUNT:-50000}"; }

@@ -1,11 +1,12 @@
 //! What the bytes mean and how a conversation goes.
 //!
-//! Four protocols live here, each in a folder of its own:
+//! Five protocols live here, each in a folder of its own:
 //!
 //! ```text
 //! aoe/     ATA over Ethernet r11: frames, and the rules of both roles
 //! ata/     registers to commands; the 512-byte IDENTIFY block
 //! iscsi/   RFC 7143: PDUs, text keys, login, CHAP, and the connection machines of both roles
+//! isns/    RFC 4171: how a target tells a server of itself
 //! scsi/    SPC-4 and SBC-3: CDBs, sense, VPD pages, mode pages; transport-blind
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod aoe;
 pub mod ata;
 pub mod error;
 pub mod iscsi;
+pub mod isns;
 pub mod memory;
 pub mod reader;
 pub mod scsi;

@@ -9,6 +9,7 @@ use corbel_daemon::orders::{Orders, Reloads};
 use corbel_daemon::service::Service;
 use tokio::time::timeout;
 
+use super::isns::Registrar;
 use super::protocol::{AccessOrder, ErrorKind, Line, Request, Response};
 use super::run::Source;
 use super::{Daemon, Status, metrics};
@@ -22,14 +23,21 @@ const STATUS_MAX: Duration = Duration::from_secs(15);
 pub(super) struct Control {
     daemon: Arc<dyn Daemon>,
     orders: Orders<Response>,
+    isns: Arc<Registrar>,
 }
 
 impl Control {
     /// `source` is where a reload finds the next configuration.
     pub(super) fn new(daemon: Arc<dyn Daemon>, source: Source) -> Self {
         let (orders, reloads) = Orders::new();
-        tokio::spawn(reload_each(daemon.clone(), source, reloads));
-        Self { daemon, orders }
+        let isns = Arc::new(Registrar::default());
+        tokio::spawn(reload_each(daemon.clone(), source, reloads, isns.clone()));
+        Self { daemon, orders, isns }
+    }
+
+    /// Who tells iSNS servers.
+    pub(super) fn isns(&self) -> &Registrar {
+        &self.isns
     }
 
     /// How things are; `None` if the daemon does not say in time.
@@ -96,11 +104,23 @@ impl Service for Control {
     }
 }
 
-async fn reload_each(daemon: Arc<dyn Daemon>, source: Source, mut reloads: Reloads<Response>) {
+async fn reload_each(
+    daemon: Arc<dyn Daemon>,
+    source: Source,
+    mut reloads: Reloads<Response>,
+    isns: Arc<Registrar>,
+) {
     while let Some(order) = reloads.next().await {
         let (daemon, source) = (daemon.clone(), source.clone());
         let reloaded = tokio::task::spawn_blocking(move || reload(&*daemon, &source));
-        let response = reloaded.await.unwrap_or_else(|_| Response::failed("the reload broke off"));
+        let response = match reloaded.await {
+            Ok(Ok((config, changes))) => {
+                isns.apply(&config);
+                Response::Reloaded { changes }
+            }
+            Ok(Err(refused)) => refused,
+            Err(_) => Response::failed("the reload broke off"),
+        };
         match &response {
             Response::Error { message, .. } => {
                 tracing::error!("not reloaded, the old configuration stays: {message}");
@@ -117,18 +137,15 @@ async fn reload_each(daemon: Arc<dyn Daemon>, source: Source, mut reloads: Reloa
     }
 }
 
-fn reload(daemon: &dyn Daemon, source: &Source) -> Response {
+/// Gives what is served from now on, and what changed.
+fn reload(daemon: &dyn Daemon, source: &Source) -> Result<(Config, Vec<String>), Response> {
     let config = match source {
-        Source::Fixed(config) => Ok((**config).clone()),
-        Source::File(path) => read(path),
+        Source::Fixed(config) => (**config).clone(),
+        Source::File(path) => read(path)
+            .map_err(|message| Response::Error { kind: ErrorKind::Configuration, message })?,
     };
-    match config {
-        Ok(config) => match daemon.apply(&config) {
-            Ok(changes) => Response::Reloaded { changes },
-            Err(message) => Response::failed(message),
-        },
-        Err(message) => Response::Error { kind: ErrorKind::Configuration, message },
-    }
+    let changes = daemon.apply(&config).map_err(Response::failed)?;
+    Ok((config, changes))
 }
 
 fn read(path: &Path) -> Result<Config, String> {

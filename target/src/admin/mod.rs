@@ -4,6 +4,7 @@
 //! ```text
 //! run.rs       from a configuration to a running target, and its end
 //! control.rs   what may be done to it, one thing at a time where that matters
+//! isns.rs      iSNS servers are told of the targets
 //! protocol.rs  requests and responses
 //! metrics.rs   figures for Prometheus
 //! status.rs    what is known of a running target, as stable JSON
@@ -16,6 +17,7 @@
 //! a [`Daemon`] runs on a thread of its own, so that signals are heard at all times.
 
 mod control;
+mod isns;
 mod metrics;
 mod protocol;
 mod run;

@@ -53,8 +53,10 @@ where
     let Plan { config, source, announce } = plan;
     let (socket, metrics) = (config.daemon.admin_socket.as_deref(), config.daemon.metrics);
     let mut front = Front::open("corbel-target", socket, metrics).await?;
-    let daemon = front.launch(move || launch(&config), "served").await?;
+    let served = config.clone();
+    let daemon = front.launch(move || launch(&served), "served").await?;
     let control = Control::new(daemon.clone(), source);
+    control.isns().apply(&config);
     front.begin(&control);
     if announce {
         self::announce(&control, out).await;
@@ -62,11 +64,11 @@ where
     tracing::info!("serving");
     systemd::ready();
     let end = async {
-        spawn_blocking(move || {
+        let daemon = spawn_blocking(move || {
             daemon.stop();
             daemon.wait();
-        })
-        .await
+        });
+        tokio::join!(daemon, control.isns().end()).0
     };
     let result = front.serve(&control, "the serving threads", end).await;
     front.close(&control).await;

@@ -9,6 +9,8 @@ pub struct Diff<'a> {
     pub needs_restart: Vec<&'static str>,
     /// The limits that can change at once differ.
     pub limits: bool,
+    /// The iSNS servers, or the name that they know us by, differ.
+    pub isns: bool,
     /// Exports, by name.
     pub exports: Changes<'a, Export>,
     /// Targets, by name.
@@ -20,6 +22,7 @@ impl Diff<'_> {
     pub fn is_empty(&self) -> bool {
         self.needs_restart.is_empty()
             && !self.limits
+            && !self.isns
             && self.exports.is_empty()
             && self.targets.is_empty()
     }
@@ -59,6 +62,7 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Diff<'a> {
     Diff {
         needs_restart: needs_restart.iter().filter(|(_, d)| *d).map(|(key, _)| *key).collect(),
         limits,
+        isns: was.isns != is.isns,
         exports: changes(&old.exports, &new.exports, |export| &export.name),
         targets: changes(&old.targets, &new.targets, |target| target.name.as_str()),
     }

@@ -48,7 +48,25 @@ const LIST: &[Key] = &[
         "Answers Prometheus with the figures of `status`. No access control: keep it on an \
          address that only your monitoring reaches. Read at start only.",
     ),
+    key("daemon", "isns", "table", "none", "Registers the iSCSI targets with iSNS servers."),
     key("daemon", "limits", "table", "", "What initiators can use up."),
+    key(
+        "daemon.isns",
+        "servers",
+        "addresses",
+        "required",
+        "Such as `\"10.0.0.9:3205\"`. They show every target, whoever may log in, to all that \
+         their own discovery domains let see it. A portal on all addresses is registered as the \
+         address that the server is reached from; one on loopback only with a server that is there, too.",
+    ),
+    key(
+        "daemon.isns",
+        "entity",
+        "text",
+        "the host's name",
+        "Entity identifier, at most 255 bytes. What another process registered under it is \
+         replaced: each needs its own.",
+    ),
     key("daemon.limits", "sessions", "1 to 65535", "4096", "iSCSI sessions at a time."),
     key(
         "daemon.limits",

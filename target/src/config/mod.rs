@@ -25,7 +25,7 @@ pub use diff::{Changes, Diff, diff};
 pub use keys::reference;
 pub use name::{AoeAddress, InitiatorPattern, InterfaceName, IscsiName, Mac};
 pub use quantity::{
-    ISCSI_PORT, Network, Size, busy_poll, default_portal, duration, ping_time, portal,
+    ISCSI_PORT, Network, Size, busy_poll, default_portal, duration, isns_server, ping_time, portal,
 };
 pub(crate) use read::config_string;
 
@@ -75,6 +75,8 @@ pub struct Daemon {
     pub state_dir: PathBuf,
     /// Prometheus endpoint.
     pub metrics: Option<SocketAddr>,
+    /// Where targets are registered; `None` is nowhere.
+    pub isns: Option<Isns>,
     /// What initiators can use up.
     pub limits: Limits,
 }
@@ -87,9 +89,19 @@ impl Default for Daemon {
             admin_socket: Some(ADMIN_SOCKET.into()),
             state_dir: "/var/lib/corbel".into(),
             metrics: None,
+            isns: None,
             limits: Limits::default(),
         }
     }
+}
+
+/// iSNS servers (RFC 4171) that are told of the targets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Isns {
+    /// Never empty, none twice.
+    pub servers: Vec<SocketAddr>,
+    /// Entity identifier, 1 to 255 bytes; `None` is the host's name.
+    pub entity: Option<String>,
 }
 
 /// What initiators can use up.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use corbel_daemon::config::Wrong;
+use corbel_proto::isns;
 
 /// The port registered for iSCSI (RFC 7143 3.1).
 pub const ISCSI_PORT: u16 = 3260;
@@ -195,16 +196,30 @@ impl FromStr for Network {
 
 /// Where to listen for iSCSI: `10.0.0.1`, `10.0.0.1:3260`, `fd00::1`, `[fd00::1]:3260`.
 pub fn portal(text: &str) -> Result<SocketAddr, Wrong> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
-    }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse::<IpAddr>().map(|address| SocketAddr::new(address, ISCSI_PORT)).map_err(|_| {
+    endpoint(text, ISCSI_PORT).ok_or_else(|| {
         Wrong::new(
             format!("`{text}` is no portal"),
             "a portal is an address and a port: `10.0.0.1:3260` or `[fd00::1]:3260`",
         )
     })
+}
+
+/// An iSNS server: as a portal, at another port.
+pub fn isns_server(text: &str) -> Result<SocketAddr, Wrong> {
+    endpoint(text, isns::message::PORT).ok_or_else(|| {
+        Wrong::new(
+            format!("`{text}` is no iSNS server"),
+            "give an address and a port: `10.0.0.9:3205` or `[fd00::9]:3205`",
+        )
+    })
+}
+
+fn endpoint(text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port))
 }
 
 /// Where a target listens of which nothing else is said: this machine only.
@@ -269,6 +284,13 @@ mod tests {
         for bad in ["10.0.0.1/24", "10.0.0.0/33", "x", "10.0.0.0/"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn isns_servers_have_a_default_port() {
+        assert_eq!(isns_server("10.0.0.9").unwrap().to_string(), "10.0.0.9:3205");
+        assert_eq!(isns_server("[fd00::9]:1").unwrap().to_string(), "[fd00::9]:1");
+        assert!(isns_server("isns.example.org").is_err());
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::keys::KEYS;
 use super::{
     ACCESS_STATES, AOE_BUFFERS, AccessState, Acknowledge, Algorithm, Alua, AoeAddress, AoeExport,
     Backing, Chap, Config, Credentials, Daemon, DigestChoice, Direct, Export, InterfaceName,
-    IscsiName, LUN_MAX, Limits, Loaded, LogicalUnit, PING_TIME, PortGroup, Portal, Redirect,
-    SecretKey, Size, Target, busy_poll, duration, ping_time, portal,
+    IscsiName, Isns, LUN_MAX, Limits, Loaded, LogicalUnit, PING_TIME, PortGroup, Portal, Redirect,
+    SecretKey, Size, Target, busy_poll, duration, isns_server, ping_time, portal,
 };
 
 /// Portal group tags. They are relative target port identifiers too, of which 0 is none
@@ -57,6 +57,14 @@ fn daemon(reader: &mut Reader<'_>, table: &Table<'_>) -> Daemon {
     if let Some(path) = reader.path(table, "state_dir") {
         daemon.state_dir = path.value;
     }
+    daemon.isns = reader.section(table, "isns", "daemon.isns").and_then(|table| {
+        let servers = reader.list(&table, "servers", isns_server);
+        if servers.is_empty() && !reader.has(&table, "servers") {
+            reader.missing(&table, "servers");
+        }
+        let entity = reader.with(&table, "entity", |text| short(text, "an entity identifier"));
+        (!servers.is_empty()).then(|| Isns { servers, entity: entity.map(|at| at.value) })
+    });
     if let Some(table) = reader.section(table, "limits", "daemon.limits") {
         daemon.limits = limits(reader, &table);
     }

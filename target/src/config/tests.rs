@@ -10,6 +10,7 @@ const GOOD: &str = r#"
 [daemon]
 threads = 4
 metrics = "127.0.0.1:9630"
+isns = { servers = ["10.0.0.9", "[fd00::9]:3206"], entity = "shelf" }
 limits = { sessions = 8, memory = "64MiB", login_timeout = "5s" }
 
 [[export]]
@@ -43,6 +44,9 @@ fn a_whole_file_is_read() {
     let Loaded { config, warnings } = read(GOOD).unwrap();
     assert_eq!(config.daemon.threads.unwrap().get(), 4);
     assert_eq!(config.daemon.limits.memory, 64 << 20);
+    let isns = config.daemon.isns.as_ref().unwrap();
+    assert_eq!(isns.servers[0], "10.0.0.9:3205".parse().unwrap());
+    assert_eq!((isns.servers.len(), isns.entity.as_deref()), (2, Some("shelf")));
     assert_eq!(config.exports[0].aoe[0].interfaces[1].as_str(), "eth2");
     assert_eq!(config.exports[0].aoe[0].buffers, AOE_BUFFERS);
     assert_eq!(config.exports[1].backing, Backing::Memory(1 << 30));
@@ -54,7 +58,7 @@ fn a_whole_file_is_read() {
     // The target that only an export names is there, on this machine only, and that is said.
     assert_eq!(config.targets[1], Target::new("iqn.2026-11.org.example:ram".parse().unwrap()));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].to_string().starts_with("t:16:10: target `iqn.2026-11.org.example:ram`"));
+    assert!(warnings[0].to_string().starts_with("t:17:10: target `iqn.2026-11.org.example:ram`"));
 }
 
 #[test]

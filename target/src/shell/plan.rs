@@ -156,6 +156,9 @@ pub(super) fn in_words(diff: &Diff<'_>) -> Vec<String> {
     list("added", "target", diff.targets.added.iter().map(|t| t.name.as_str()).collect());
     list("removed", "target", diff.targets.removed.iter().map(|t| t.name.as_str()).collect());
     list("changed", "target", diff.targets.changed.iter().map(|(_, t)| t.name.as_str()).collect());
+    if diff.isns {
+        list("changed", "key", vec!["daemon.isns"]);
+    }
     list("differs but is read at start only: restart for it", "key", diff.needs_restart.clone());
     said
 }
