@@ -9,7 +9,7 @@ truncate -s 128M "$WORK/file-system.img"
 mkfs.ext4 -q "$WORK/file-system.img"
 mount -o loop "$WORK/file-system.img" "$WORK/mount" || fail "this kernel has no loop devices"
 unmount() { fsfreeze -u "$WORK/mount" 2>/dev/null; umount -l "$WORK/mount" 2>/dev/null; }
-trap 'unmount || true; cleanup' EXIT
+trap 'rc=$?; unmount || true; cleanup $rc' EXIT
 # Filled, so that a write changes no metadata and hangs by itself alone.
 head -c 64M /dev/zero >"$WORK/mount/disk.img"
 sync -f "$WORK/mount"

@@ -26,7 +26,7 @@ any_lives() { # PID…
 
 # Runs to the end of every script, whatever ended it.
 cleanup() {
-  local rc=$? pid
+  local rc=${1:-$?} pid
   trap '' INT TERM
   for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done # a guest's runner ends its guest
   for _ in $(seq 50); do

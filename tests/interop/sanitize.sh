@@ -7,7 +7,7 @@
 sanitize=$(program sanitize)
 IMAGE=$WORK/disk.img LOOP=''
 detach() { [ -z "$LOOP" ] || losetup -d "$LOOP" || true; }
-trap 'detach; cleanup' EXIT
+trap 'rc=$?; detach || true; cleanup $rc' EXIT
 
 key() { # FILE
   od -An -vtx1 -N32 /dev/urandom | tr -d ' \n' >"$1"

@@ -57,7 +57,8 @@ const LIST: &[Key] = &[
         "required",
         "Such as `\"10.0.0.9:3205\"`. They show every target, whoever may log in, to all that \
          their own discovery domains let see it. A portal on all addresses is registered as the \
-         address that the server is reached from; one on loopback only with a server that is there, too.",
+         address that the server is reached from; one on loopback only with a \
+         server that is there, too.",
     ),
     key(
         "daemon.isns",

@@ -217,17 +217,7 @@ impl<B: Buffer> Connection<B> {
                 return Ok(Current { sink: Sink::Discard, kind: Kind::Ignored });
             }
         }
-        // Every PDU of an initiator has ExpStatSN at the same place.
-        self.exp_stat_sn = bhs.u32_at(28);
-        if !self.fences.is_empty() {
-            self.pass_fences();
-        }
-        if let Some(recovery) = &mut self.recovery {
-            recovery.acknowledged(self.exp_stat_sn, self.stat_sn);
-            if recovery.is_overfull() {
-                return Err(Fault::Unacknowledged);
-            }
-        }
+        self.acknowledge(bhs)?;
         if len > self.agreed.segment_bytes_max {
             let why = "longer than MaxRecvDataSegmentLength";
             return Err(Fault::Violation(Violation::new("data segment", why, "RFC 7143 13.12")));
@@ -279,6 +269,17 @@ impl<B: Buffer> Connection<B> {
             return Ok(Current { sink: Sink::Discard, kind: Kind::Ignored });
         }
         Ok(Current { sink, kind: Kind::Numbered(number, request) })
+    }
+
+    /// Every PDU of an initiator has ExpStatSN at the same place.
+    fn acknowledge(&mut self, bhs: &Bhs) -> Result<(), Fault> {
+        self.exp_stat_sn = bhs.u32_at(28);
+        if !self.fences.is_empty() {
+            self.pass_fences();
+        }
+        let Some(recovery) = &mut self.recovery else { return Ok(()) };
+        recovery.acknowledged(self.exp_stat_sn, self.stat_sn);
+        if recovery.is_overfull() { Err(Fault::Unacknowledged) } else { Ok(()) }
     }
 
     /// Outside the command window, or there already: silently ignored (RFC 7143 4.2.2.1).
