@@ -40,6 +40,16 @@ step() { # STEP
     fail "$kind: $1"
 }
 
+# A killed target's port is taken until the kernel has ended the block operations under way, whose
+# ring it belongs to; systemd tries again each second.
+until_port_is_free() {
+  for _ in $(seq 100); do
+    [ -n "$(inside ss -Htln "sport = :${PORTAL##*:}")" ] || return 0
+    sleep 0.1
+  done
+  fail "ten seconds after the target was killed its port is in use"
+}
+
 plain() { grep -qa 'plain text that a store keeps' "$IMAGE"; }
 
 make_net
@@ -66,6 +76,7 @@ for kind in image block-device encrypted; do
   step begin
   sleep 1
   end_target KILL || true
+  until_port_is_free
   for again in 1 2; do
     serve "$path" "$option"
     step closed
