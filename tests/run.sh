@@ -11,7 +11,8 @@
 #   nbd attach                                   clients of NBD, in a network namespace
 #   initiator-cli                                the initiator's commands, in a network namespace
 #   bench                                        the load generator, in a network namespace
-#   guest-aoe guest-iscsi guest-target           kernels 6.1 and 6.12 in QEMU, two guests at a time
+#   guest-ring guest-aoe guest-iscsi guest-target
+#                                                kernels 6.1 and 6.12 in QEMU, two guests at a time
 #   guest-sg guest-multipath                     sg3-utils, and ALUA, with a guest's own initiator
 #   guest-fencing                                fence_scsi, between two guests
 #   guest-ublk guest-nbd                         the initiator's block devices
@@ -31,19 +32,19 @@ log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance isns
   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage nbd attach
   initiator-cli bench
-  guest-aoe guest-iscsi guest-target guest-sg guest-multipath guest-fencing
+  guest-ring guest-aoe guest-iscsi guest-target guest-sg guest-multipath guest-fencing
   guest-ublk guest-nbd guest-initiator guest-lio"
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed_stages=''
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,23s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,24s/^# \?//p' "$0" >&2; exit 2; }
 done
 wants_root() { [[ $stages =~ (export|host-|conformance|isns|cross-|fencing|compare-|sanitize|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
 as_root=''
 if [ "$(id -u)" != 0 ]; then
-  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_BENCH,CORBEL_PROGRAMS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
+  as_root="sudo --preserve-env=CORBEL_TARGET,CORBEL_INITIATOR,CORBEL_BENCH,CORBEL_PROGRAMS,CORBEL_RING_TESTS,CORBEL_SEED,CORBEL_TEST_LUN,CORBEL_GUEST_CACHE,CORBEL_GUEST_ACCEL"
 fi
 
 install_packages() {
@@ -161,6 +162,15 @@ stage_guest-lio() {
 }
 stage_initiator-cli() { $as_root tests/interop/initiator-cli.sh; }
 stage_bench() { $as_root tests/interop/bench.sh; }
+# The ring's tests once more, on kernels whose io_uring is another.
+stage_guest-ring() {
+  local said
+  said=$(cargo test --release --locked -p corbel-ring --lib --no-run 2>&1) || { echo "$said"; return 1; }
+  CORBEL_RING_TESTS=$(realpath "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$said")") || return 1
+  export CORBEL_RING_TESTS
+  $as_root tests/guest/build.sh || return 1
+  side_by_side "tests/interop/guest-ring.sh 6.12" "tests/interop/guest-ring.sh 6.1"
+}
 stage_guest-aoe() { guests guest-aoe; }
 stage_guest-iscsi() { guests guest-iscsi; }
 stage_guest-target() {

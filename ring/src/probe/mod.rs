@@ -17,6 +17,10 @@ pub struct Features {
     pub coop_taskrun: bool,
     /// A sparse table of registered files.
     pub fixed_files: bool,
+    /// A file leaves that table when its own operations have ended. Before Linux 6.13 it had to
+    /// wait for all that began before it was taken out, a receive that waits for ever among them;
+    /// sockets are then kept out of the table.
+    pub prompt_release: bool,
     /// A sparse table of registered buffers.
     pub fixed_buffers: bool,
     /// Receive again and again with one submission.
@@ -109,6 +113,7 @@ pub(crate) fn open(entries: u32) -> Result<(IoUring, Report), SetupError> {
     features.fallocate = known.is_supported(opcode::Fallocate::CODE);
     features.multishot_recv = sys::multishot_recv_works()
         .map_err(|_| SetupError::TooOld { missing: "provided buffer rings" })?;
+    features.prompt_release = sys::files_are_released_promptly().unwrap_or(false);
     Ok((uring, Report { features, missing: Vec::new() }))
 }
 
@@ -211,6 +216,11 @@ impl Report {
                 f.fixed_files,
                 "registered files",
                 "each operation looks its descriptor up and counts references",
+            ),
+            (
+                f.prompt_release,
+                "registered files that are released one by one (Linux 6.13)",
+                "each operation on a socket looks its descriptor up and counts references",
             ),
             (
                 f.fixed_buffers,

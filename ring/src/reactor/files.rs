@@ -30,7 +30,11 @@ struct Place {
 pub(super) struct Files {
     places: Slab<Place>,
     generation: u32,
+    /// Places in the kernel's table.
     fixed_max: Option<u32>,
+    /// Whether files that operations wait on for ever may stand in it: see
+    /// [`Features::prompt_release`](crate::probe::Features::prompt_release).
+    register_waiting: bool,
     ring: Rc<Ring>,
 }
 
@@ -56,8 +60,8 @@ impl Held {
 }
 
 impl Files {
-    pub(super) fn new(ring: Rc<Ring>, fixed_max: Option<u32>) -> Self {
-        Self { places: Slab::new(), generation: 0, fixed_max, ring }
+    pub(super) fn new(ring: Rc<Ring>, fixed_max: Option<u32>, register_waiting: bool) -> Self {
+        Self { places: Slab::new(), generation: 0, fixed_max, register_waiting, ring }
     }
 
     pub(super) fn insert(&mut self, held: Held) -> File {
@@ -66,6 +70,7 @@ impl Files {
         let entry = self.places.vacant_entry();
         let key = u32::try_from(entry.key()).expect("files are few");
         let fixed = self.fixed_max.is_some_and(|max| key < max)
+            && (self.register_waiting || matches!(held, Held::Store(_)))
             && held.descriptor().is_some_and(|fd| {
                 let fds = [fd.as_raw_fd()];
                 self.ring.uring().submitter().register_files_update(key, &fds).is_ok()

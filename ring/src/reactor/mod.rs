@@ -135,8 +135,8 @@ impl Reactor {
         report.features.fixed_buffers = submitter.register_buffers_sparse(buffers).is_ok();
         report.finish();
         let ring = Rc::new(Ring::new(uring));
-        let fixed = report.features.fixed_files.then_some(files_fixed);
-        let files = Files::new(ring.clone(), fixed);
+        let table = report.features.fixed_files.then_some(files_fixed);
+        let files = Files::new(ring.clone(), table, report.features.prompt_release);
         let registrar = report.features.fixed_buffers.then(|| ring.clone() as _);
         let mut reactor = Self {
             flights: Flights::new(ring.clone(), config.entries as usize * 4, POOL_GROUP),
@@ -317,8 +317,9 @@ impl Reactor {
     /// connection reset. A peer that stopped reading can so not hold payload memory.
     pub fn abort(&mut self, file: File) {
         if let Some(fd) = self.files.descriptor(file) {
-            // Not a socket: nothing to reset.
-            let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+            // Not by a last close: operations that the kernel still works on hold the file, and an
+            // attempt to connect would go on for minutes. Not a TCP socket: nothing to reset.
+            let _ = rustix::net::connect_unspec(fd);
         }
         self.give_up(file);
     }

@@ -315,6 +315,41 @@ fn a_vanished_peer_is_a_failure_and_no_signal() {
     }
 }
 
+/// On some kernels a file leaves the table of registered ones only after every operation that began
+/// before it: a receive that waits for ever would keep all that are closed open.
+#[test]
+fn a_closed_file_is_gone_although_another_is_waited_for() {
+    let mut reactor = reactor();
+    let (idle, _far) = pair(&mut reactor);
+    let (mut end, file) = std::io::pipe().unwrap();
+    reactor.submit(Op::RecvPooled { file: idle, len_max: 0, repeat: true }, 1);
+    let file = reactor.attach(file.into());
+    reactor.turn(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    reactor.close(file);
+    reactor.turn(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    rustix::io::ioctl_fionbio(&end, true).unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    while end.read(&mut [0]).is_err() {
+        assert!(Instant::now() < until, "the pipe's other end is still open");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_aborted_connection_is_reset_whoever_holds_its_file() {
+    let mut reactor = reactor();
+    let (file, mut far) = pair(&mut reactor);
+    let _held = reactor.descriptor(file).unwrap().try_clone_to_owned().unwrap();
+    reactor.submit(Op::RecvPooled { file, len_max: 0, repeat: true }, 1);
+    reactor.turn(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+    reactor.abort(file);
+    far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // In a thread of its own: the ring's completions interrupt this one.
+    let error = std::thread::spawn(move || far.read(&mut [0])).join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(!matches!(one(&mut reactor), Event::Pooled(Ok(Some(_)))));
+}
+
 #[test]
 fn connecting_completes_or_fails() {
     let mut reactor = reactor();
