@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Corbel,
     /// The same, acknowledging AoE writes before they are on stable storage, as others do.
     CorbelCached,
+    /// The same, with memory of its own instead of a file in RAM.
+    CorbelMemory,
     /// With its 16 threads for each LUN.
     Tgt,
     /// With one.
@@ -34,6 +36,7 @@ impl Kind {
         match self {
             Self::Corbel => "corbel",
             Self::CorbelCached => "corbel-cached",
+            Self::CorbelMemory => "corbel-memory",
             Self::Tgt => "tgt",
             Self::TgtOne => "tgt-1",
             Self::Spdk => "spdk",
@@ -47,7 +50,7 @@ impl Kind {
     }
 
     /// All that ours can be compared with.
-    pub(crate) const PEERS: [Self; 10] = [
+    pub(crate) const PEERS: [Self; 11] = [
         Self::Tgt,
         Self::TgtOne,
         Self::Spdk,
@@ -58,6 +61,7 @@ impl Kind {
         Self::NullAoe,
         Self::Fio,
         Self::CorbelCached,
+        Self::CorbelMemory,
     ];
 
     pub(crate) fn peer(text: &str) -> Result<Self, String> {
@@ -83,6 +87,7 @@ impl Kind {
             Self::Corbel => true,
             // In RAM nothing is more stable than what was taken.
             Self::CorbelCached => aoe && disk,
+            Self::CorbelMemory => aoe && bout.store == Store::Ram,
             Self::Tgt => !aoe && bout.store != Store::Own,
             Self::TgtOne => !aoe && bout.store != Store::Own && !bout.every_core,
             Self::Spdk => !aoe,
@@ -112,13 +117,16 @@ impl Kind {
 
     /// Whether what it serves is memory of its own rather than a file.
     pub(crate) fn has_own_store(self, bout: &Bout) -> bool {
-        bout.store == Store::Own || (self.is_spdk() && bout.store == Store::Ram)
+        let always = self.is_spdk() || self == Self::CorbelMemory;
+        bout.store == Store::Own || (always && bout.store == Store::Ram)
     }
 
     /// The program, and what brings it, if it is another's.
     pub(crate) const fn program(self) -> (&'static str, &'static str) {
         match self {
-            Self::Corbel | Self::CorbelCached => ("corbel-target", "this build"),
+            Self::Corbel | Self::CorbelCached | Self::CorbelMemory => {
+                ("corbel-target", "this build")
+            }
             Self::Tgt | Self::TgtOne => ("tgtd", "Debian package tgt"),
             Self::Spdk | Self::SpdkInterrupt | Self::SpdkAio => {
                 ("iscsi_tgt", "built from SPDK's source; name it by --spdk")
@@ -182,5 +190,8 @@ mod tests {
         assert!(!Kind::Spdk.has_own_store(bout("iscsi-file")));
         assert!(Kind::Corbel.has_own_store(bout("iscsi-own-memory")));
         assert!(!Kind::Corbel.has_own_store(bout("iscsi-ram")));
+        assert!(Kind::CorbelMemory.takes_part(bout("aoe-1500")));
+        assert!(Kind::CorbelMemory.has_own_store(bout("aoe-1500")));
+        assert!(!Kind::CorbelMemory.takes_part(bout("iscsi-own-memory")));
     }
 }

@@ -157,7 +157,7 @@ fn programs(args: &CompareArgs, absent: &mut Vec<Absent>) -> Result<Vec<(Kind, P
     for &kind in peers {
         let (program, bringer) = kind.program();
         let named = match kind {
-            Kind::CorbelCached => Some(programs[0].1.clone()),
+            Kind::CorbelCached | Kind::CorbelMemory => Some(programs[0].1.clone()),
             Kind::NullAoe => std::env::current_exe().ok(),
             Kind::Ggaoed => args.ggaoed.clone(),
             _ => args.spdk.clone().filter(|_| kind.is_spdk()),

@@ -64,7 +64,7 @@ impl Aoe {
         };
         let port = Port::open(interface, config).map_err(|error| error.to_string())?;
         let file = reactor.attach_port(&port).map_err(|error| error.to_string())?;
-        reactor.submit(Op::PollReadable { file }, READABLE);
+        reactor.watch(file, &port, READABLE);
         let fitting = u8::try_from(sectors_fitting(port.interface().mtu)).unwrap_or(u8::MAX);
         let sectors_max = found.sectors.min(fitting).max(1);
         let path = Path::new(Config {

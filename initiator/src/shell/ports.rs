@@ -93,7 +93,7 @@ impl Ports {
         let port = Port::open(&entry.name, config)?;
         let name = entry.name.clone();
         let file = reactor.attach_port(&port).map_err(|error| PortError::Io { name, error })?;
-        reactor.submit(Op::PollReadable { file }, tag::of(tag::PORT_READABLE, index));
+        reactor.watch(file, &port, tag::of(tag::PORT_READABLE, index));
         if let Some(old) = entry.open.replace(Open { port, file, ready: true }) {
             reactor.close(old.file);
         }

@@ -21,6 +21,7 @@ use corbel_proto::memory::{Buffer, SEGMENT_BYTES_MAX, Slice};
 
 use crate::memory::{Arena, Buf, Region};
 pub use link::{Interface, LinkEvent, Links, interfaces};
+pub(crate) use sys::Ahead;
 use sys::{ALIGNMENT, Geometry, Slots, Socket};
 
 /// Ethernet header, and a VLAN tag that hardware may leave in.
@@ -219,6 +220,11 @@ impl Port {
     /// The socket.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.fd()
+    }
+
+    /// Where its next frame appears.
+    pub(crate) fn ahead(&self) -> Ahead {
+        self.socket.ahead()
     }
 
     pub(crate) fn parts(&self) -> io::Result<(OwnedFd, &Rc<Region>)> {

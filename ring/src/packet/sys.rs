@@ -1,6 +1,7 @@
 //! The packet socket and the receive ring that the kernel shares with us.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
@@ -64,7 +65,28 @@ pub(super) struct Socket {
     region: Rc<Region>,
     slots: Rc<Slots>,
     geometry: Geometry,
-    head: usize,
+    head: Rc<Cell<usize>>,
+}
+
+/// The place where the next frame of a ring appears. Keeps no ring alive.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    region: Weak<Region>,
+    slots: Weak<Slots>,
+    head: Rc<Cell<usize>>,
+}
+
+impl Ahead {
+    /// True if there is one to take.
+    pub(crate) fn has_frame(&self) -> bool {
+        let (Some(region), Some(slots)) = (self.region.upgrade(), self.slots.upgrade()) else {
+            return false;
+        };
+        let slot = self.head.get();
+        let status = slots.status(slot).load(Ordering::Relaxed);
+        status & libc::TP_STATUS_USER != 0
+            && !region.is_lent(u32::try_from(slot).expect("rings are below 4 GiB"))
+    }
 }
 
 /// The slots of a ring, as they are given back.
@@ -120,7 +142,7 @@ impl Socket {
         bind(&fd, interface, ethertype)?;
         let slots = Rc::new(Slots { mapping: mapping.clone(), geometry });
         let region = Region::over(mapping, wide(geometry.frames()), slots.clone());
-        Ok(Self { fd, region, slots, geometry, head: 0 })
+        Ok(Self { fd, region, slots, geometry, head: Rc::default() })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -140,8 +162,14 @@ impl Socket {
         Rc::downgrade(&self.slots)
     }
 
+    /// Says what [`Self::head`] would, and can be kept elsewhere.
+    pub(super) fn ahead(&self) -> Ahead {
+        let (region, slots) = (Rc::downgrade(&self.region), Rc::downgrade(&self.slots));
+        Ahead { region, slots, head: self.head.clone() }
+    }
+
     fn number(&self) -> u32 {
-        u32::try_from(self.head).expect("rings are below 4 GiB")
+        u32::try_from(self.head.get()).expect("rings are below 4 GiB")
     }
 
     /// The slot that comes next, if it is still lent from the round before: the kernel stands
@@ -155,11 +183,11 @@ impl Socket {
         if self.blocked_by().is_some() {
             return None;
         }
-        let status = self.slots.status(self.head).load(Ordering::Acquire);
+        let status = self.slots.status(self.head.get()).load(Ordering::Acquire);
         if status & libc::TP_STATUS_USER == 0 {
             return None;
         }
-        let at = self.slots.mapping.base().wrapping_add(self.geometry.offset_of(self.head));
+        let at = self.slots.mapping.base().wrapping_add(self.geometry.offset_of(self.head.get()));
         // SAFETY: the slot is inside the mapping and ours, since its status says USER; its
         // header is initialised by the kernel and aligned (slots are 512-aligned).
         let header = unsafe { at.cast::<libc::tpacket2_hdr>().read() };
@@ -170,8 +198,8 @@ impl Socket {
         Some(Head { time, fit: whole && !tagged, mac, len })
     }
 
-    fn advance(&mut self) {
-        self.head = (self.head + 1) % self.geometry.frames();
+    fn advance(&self) {
+        self.head.set((self.head.get() + 1) % self.geometry.frames());
     }
 
     /// Gives the next slot back as it is.
@@ -183,7 +211,7 @@ impl Socket {
     /// Takes the next frame off the ring, from its destination address on.
     pub(super) fn take(&mut self) -> Option<Slice<Buf>> {
         let head = self.head().filter(|head| head.fit)?;
-        let offset = self.geometry.offset_of(self.head) + head.mac;
+        let offset = self.geometry.offset_of(self.head.get()) + head.mac;
         // SAFETY: slots are disjoint; this one is not lent, and the kernel leaves it alone until
         // `released` sets its status to KERNEL.
         let buf = unsafe { Region::lend(&self.region, self.number(), offset, head.len) };

@@ -17,6 +17,7 @@ use crate::wake::Waker;
 mod full;
 mod held;
 mod order;
+mod watched;
 
 const ETHERTYPE: u16 = 0x88b5;
 const HEADER_BYTES: usize = 36;
@@ -68,7 +69,7 @@ fn reactor() -> Reactor {
 fn port(reactor: &mut Reactor, name: &str) -> (Port, File) {
     let port = Port::open(name, config()).unwrap();
     let file = reactor.attach_port(&port).unwrap();
-    reactor.submit(Op::PollReadable { file }, 0);
+    reactor.watch(file, &port, 0);
     (port, file)
 }
 

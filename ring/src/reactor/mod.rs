@@ -13,6 +13,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod watch;
 
 use std::collections::VecDeque;
 use std::io;
@@ -106,6 +107,7 @@ pub struct Reactor {
     began: Instant,
     files: Files,
     messages: Vec<Message>,
+    watches: Vec<watch::Watch>,
     report: Report,
     config: Config,
     arena: Arena,
@@ -152,6 +154,7 @@ impl Reactor {
             began: Instant::now(),
             files,
             messages: Vec::new(),
+            watches: Vec::new(),
             multishot_recv: report.features.multishot_recv,
             report,
             config,
@@ -301,6 +304,7 @@ impl Reactor {
     }
 
     fn give_up(&mut self, file: File) {
+        self.watches.retain(|watch| !watch.is_of(file));
         for key in self.flights.keys(Some(file)) {
             self.cancel_key(key);
         }

@@ -28,17 +28,18 @@ impl Reactor {
             return Ok(());
         }
         (self.urgent, self.free_turns) = (false, 0);
-        let idle = self.ready.is_empty() && !self.ring.has_completions();
+        let idle = self.ready.is_empty() && !self.ring.has_completions() && !self.sees_frames();
         let wait = if idle { self.wait_bound(wait) } else { Some(Duration::ZERO) };
         let needed = wait != Some(Duration::ZERO) || self.ring.queued() > 0;
         if needed || self.ring.has_put_off() || !self.report.features.defer_taskrun {
             match wait {
                 Some(Duration::ZERO) => self.ring.enter(true, wait)?,
                 _ if self.idle.is_on() => self.look_or_sleep(wait)?,
-                _ => self.ring.enter(true, wait)?,
+                _ => self.sleep(wait)?,
             }
         }
         self.reap();
+        self.tell_frames();
         self.waker.quieten();
         out.extend(self.ready.drain(..));
         Ok(())
@@ -69,12 +70,22 @@ impl Reactor {
             self.idle.looked(now, look);
             if look == Look::Found {
                 self.idle.waited(now - began);
-                return self.ring.enter(true, Some(Duration::ZERO));
+                let frames_only = !self.ring.has_put_off();
+                return if frames_only {
+                    Ok(())
+                } else {
+                    self.ring.enter(true, Some(Duration::ZERO))
+                };
             }
         }
-        self.ring.enter(true, wait)?;
+        self.sleep(wait)?;
         self.idle.waited(self.began.elapsed() - began);
         Ok(())
+    }
+
+    fn sleep(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let wait = if self.poll_ports() { wait } else { Some(Duration::ZERO) };
+        self.ring.enter(true, wait)
     }
 
     /// Looks for completions until `window` is over. The kernel says in shared memory that it has
@@ -83,7 +94,7 @@ impl Reactor {
         let (mut last, mut stood_still, mut look) = (began, false, None);
         while look.is_none() {
             for _ in 0..LOOKS_A_CLOCK {
-                if self.ring.has_put_off() || self.ring.has_completions() {
+                if self.ring.has_put_off() || self.ring.has_completions() || self.sees_frames() {
                     look = Some(Look::Found);
                     break;
                 }

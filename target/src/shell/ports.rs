@@ -63,12 +63,13 @@ struct Open {
 }
 
 impl Open {
-    fn renew(&mut self, reactor: &mut Reactor) -> Result<(), PortError> {
+    fn renew(&mut self, reactor: &mut Reactor, tag: u64) -> Result<(), PortError> {
         let fresh = self.port.fresh()?;
         let name = || fresh.interface().name.clone();
         let attached = reactor.attach_port(&fresh);
         let file = attached.map_err(|error| PortError::Io { name: name(), error })?;
         reactor.close(self.file);
+        reactor.watch(file, &fresh, tag);
         *self = Self { port: fresh, file, ready: true, blocked: None };
         Ok(())
     }
@@ -182,7 +183,7 @@ impl Ports {
         let port = Port::open(&entry.name, config)?;
         let name = entry.name.clone();
         let file = reactor.attach_port(&port).map_err(|error| PortError::Io { name, error })?;
-        reactor.submit(Op::PollReadable { file }, self.tags.readable + u64::from(id.0));
+        reactor.watch(file, &port, self.tags.readable + u64::from(id.0));
         let interface = port.interface();
         aoe.port_up(id, Mac(interface.mac), interface.mtu);
         entry.open = Some(Open { port, file, ready: true, blocked: None });
@@ -194,6 +195,11 @@ impl Ports {
         if let Some(open) = self.entries.get_mut(&id).and_then(|entry| entry.open.take()) {
             reactor.close(open.file);
         }
+    }
+
+    /// Takes no more frames; answers still go out.
+    pub(super) fn stop(&mut self, reactor: &mut Reactor) {
+        self.all_open().for_each(|(_, open)| reactor.unwatch(open.file));
     }
 
     /// A port said that it has frames.
@@ -248,16 +254,12 @@ impl Ports {
                 continue;
             }
             let name = open.port.interface().name.clone();
-            match open.renew(reactor) {
-                Ok(()) => {
-                    tracing::warn!(
-                        interface = name,
-                        "storage has not finished writes for a whole round of the receive ring; \
-                         copying frames until it has"
-                    );
-                    reactor
-                        .submit(Op::PollReadable { file: open.file }, readable + u64::from(id.0));
-                }
+            match open.renew(reactor, readable + u64::from(id.0)) {
+                Ok(()) => tracing::warn!(
+                    interface = name,
+                    "storage has not finished writes for a whole round of the receive ring; \
+                     copying frames until it has"
+                ),
                 Err(error) => {
                     tracing::warn!(%error, "no other receive ring for one that is held up");
                     open.blocked = Some((now, slot));

@@ -235,6 +235,7 @@ impl Worker {
             }
             Letter::Stop => {
                 self.stopping.get_or_insert(self.host.now + STOP_GRACE);
+                self.ports.stop(&mut self.host.reactor);
                 self.streams.stop_listening(&mut self.host.reactor);
                 self.shard.stop(&mut self.host, LOGOUT_GRACE);
             }

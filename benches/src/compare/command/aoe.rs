@@ -14,9 +14,11 @@ pub(super) fn command(setup: &Setup<'_>, net: &mut Net) -> Result<(Started, Stri
     let (image, direct) = (image.to_string(), setup.bout.store == Store::Disk);
     let mut line = words(&["ip", "netns", "exec", &net.servers, &program]);
     let ready = match setup.kind {
-        Kind::Corbel => {
+        Kind::Corbel | Kind::CorbelMemory => {
             let (place, threads) = (format!("0.1@{ours}"), setup.cores.len().max(1).to_string());
-            line.extend(words(&["export", &image, "--aoe", &place, "--threads", &threads]));
+            let own = setup.kind.has_own_store(setup.bout);
+            let store = if own { format!("mem:{}", setup.image.bytes) } else { image };
+            line.extend(words(&["export", &store, "--aoe", &place, "--threads", &threads]));
             Ready::Says
         }
         Kind::CorbelCached => {
