@@ -82,7 +82,13 @@ fn frames_that_are_held_keep_nobody_awake() {
         let (a, out) = port(&mut reactor, "end0");
         let (mut b, _) = port(&mut reactor, "end1");
         send(&mut reactor, out, &b, &a);
-        let held = take(&mut reactor, &mut b);
+        let mut held = vec![take(&mut reactor, &mut b)];
+        assert!(slept(&mut reactor) > Duration::from_millis(150));
+        // Not even a ring full of them.
+        while b.blocked_by().is_none() {
+            send(&mut reactor, out, &b, &a);
+            held.push(take(&mut reactor, &mut b));
+        }
         assert!(slept(&mut reactor) > Duration::from_millis(150));
         drop(held);
         assert!(slept(&mut reactor) > Duration::from_millis(150));
