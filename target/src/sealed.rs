@@ -49,3 +49,46 @@ impl Form {
         signed.get(self.magic.len() + 1..).ok_or(Flaw::Damaged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORM: Form = Form { magic: *b"Test", version: 3 };
+
+    fn file(form: Form, content: &[u8]) -> Vec<u8> {
+        let mut out = form.begin();
+        out.extend(content);
+        form.seal(out)
+    }
+
+    #[test]
+    fn what_was_sealed_is_opened() {
+        for content in [&b""[..], b"a", b"Test content"] {
+            assert_eq!(FORM.open(&file(FORM, content)), Ok(content));
+        }
+    }
+
+    /// Whole, with a sum that is right, and of another form.
+    #[test]
+    fn another_form_is_foreign_however_whole_it_is() {
+        let other = Form { magic: *b"Tesu", ..FORM };
+        for other in [other, Form { version: 2, ..FORM }, Form { version: 4, ..FORM }] {
+            assert_eq!(FORM.open(&file(other, b"content")), Err(Flaw::Foreign), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_bit_or_length_is_not_believed() {
+        let good = file(FORM, b"content");
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(FORM.open(&bad).is_err(), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            assert!(FORM.open(&good[..len]).is_err(), "{len} bytes");
+        }
+        assert_eq!(FORM.open(&[&good[..], &[0]].concat()), Err(Flaw::Damaged));
+    }
+}

@@ -319,3 +319,7 @@ impl Framer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

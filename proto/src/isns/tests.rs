@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::super::message::{HEADER_BYTES, MESSAGE_BYTES_MAX};
 use super::*;
 
+#[path = "session_tests.rs"]
+mod sessions;
+
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
 fn at(seconds: u64) -> Instant {
@@ -110,6 +113,53 @@ fn a_registration_replaces_and_brings_entity_portal_node_and_group() {
     assert!(has(&message, tag::NAME, b"iqn.2026-11.org:a\0\0\0"));
     assert!(has(&message, tag::NODE_TYPE, &1u32.to_be_bytes()));
     assert_eq!(groups(&message), [("10.0.0.1:3260".parse().unwrap(), Some(1))]);
+}
+
+fn tags(message: &[u8]) -> Vec<u32> {
+    Attributes::new(&message[HEADER_BYTES..]).map(|attribute| attribute.unwrap().tag).collect()
+}
+
+/// What is told of an object begins with what names it (5.6.5.1), the key ends with a delimiter.
+#[test]
+fn attributes_come_in_the_standards_order() {
+    let mut with_alias = one();
+    with_alias.nodes[0].alias = Some("the shelf's disk".into());
+    let mut client = connected(with_alias);
+    let register = sent(&mut client);
+    assert_eq!(
+        tags(&register),
+        [
+            tag::NAME,
+            tag::ENTITY,
+            tag::DELIMITER,
+            tag::ENTITY,
+            tag::PROTOCOL,
+            tag::PERIOD,
+            tag::PORTAL_ADDRESS,
+            tag::PORTAL_PORT,
+            tag::NAME,
+            tag::NODE_TYPE,
+            tag::ALIAS,
+            tag::GROUP_NAME,
+            tag::GROUP_ADDRESS,
+            tag::GROUP_PORT,
+            tag::GROUP_TAG,
+        ]
+    );
+    assert!(has(&register, tag::ALIAS, b"the shelf's disk\0\0\0\0"));
+    client.received(&done(&register), at(0));
+    actions(&mut client);
+    client.handle_timeout(at(100));
+    let check = sent(&mut client);
+    assert_eq!(tags(&check), [tag::NAME, tag::ENTITY, tag::DELIMITER, tag::ENTITY]);
+    assert!(has(&check, tag::ENTITY, b""), "what is asked for has no value");
+    client.stop(at(100));
+    client.received(&done(&check), at(100));
+    let leave = sent(&mut client);
+    assert_eq!(tags(&leave), [tag::NAME, tag::DELIMITER, tag::ENTITY]);
+    for message in [check, leave] {
+        assert_eq!(flags_of(&message), flag::CLIENT | flag::FIRST | flag::LAST);
+    }
 }
 
 #[test]

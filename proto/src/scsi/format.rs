@@ -103,6 +103,31 @@ mod tests {
         assert_eq!(zeros.pattern, Some(vec![0]));
         let given = parse(&[0, 0x88, 0, 0, 0, 1, 0, 2, 0xaa, 0x55]).unwrap();
         assert_eq!(given.pattern, Some(vec![0xaa, 0x55]));
+        let block = parse(&[0, 0x88, 0, 0, 0, 1, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+        assert_eq!(block.pattern, Some(vec![1, 2, 3, 4, 5, 6, 7, 8]), "a whole block");
+    }
+
+    #[test]
+    fn every_bit_that_is_not_understood_is_refused() {
+        let byte = |list: &[u8], long| {
+            List::parse(list, long, 8).unwrap_err().pointer.map(|pointer| pointer.byte)
+        };
+        for bit in [0x01, 0x02, 0x04] {
+            assert_eq!(byte(&[bit, 0, 0, 0], false), Some(0), "protection {bit:#x}");
+        }
+        for bit in [0x40, 0x20, 0x10, 0x08, 0x04] {
+            let list = [0, bit, 0, 0, 0, 0, 0, 0];
+            assert_eq!(byte(&list, false), Some(1), "{bit:#x} without FOV");
+        }
+        for bit in [0x80, 0x40, 0x20] {
+            let list = [0, 0x88, 0, 0, bit, 0, 0, 0];
+            assert_eq!(byte(&list, false), Some(4), "SI {bit:#x}");
+        }
+        for at in 4..8 {
+            let mut list = [0; 8];
+            list[at] = 1;
+            assert_eq!(byte(&list, true), Some(4), "defects, byte {at}");
+        }
     }
 
     #[test]

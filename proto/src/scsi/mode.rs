@@ -375,6 +375,37 @@ mod tests {
     }
 
     #[test]
+    fn geometry_can_be_left_open_and_not_be_changed() {
+        let whole = echoed(CONTROL);
+        let with = |at: usize, bytes: &[u8]| {
+            let mut list = whole.clone();
+            list[at..at + bytes.len()].copy_from_slice(bytes);
+            select(&list)
+        };
+        assert_eq!(with(4, &[0; 4]), Ok(NOW));
+        assert_eq!(with(4, &[0xff; 4]), Ok(NOW));
+        assert_eq!(with(4, &[0, 0, 0x03, 0xe7]), Err(Sense::invalid_parameter(4, None)));
+        assert_eq!(with(9, &[1]), Err(Sense::invalid_parameter(4, None)), "block length");
+        assert_eq!(with(3, &[16]), Err(Sense::invalid_parameter(3, None)), "a longer descriptor");
+        assert_eq!(with(13, &[9]), Err(Sense::invalid_parameter(13, None)), "a shorter page");
+    }
+
+    #[test]
+    fn long_descriptors_are_told_and_taken_where_longlba_says_so() {
+        let long = BlockDescriptor { blocks: 1 << 40, long: true, ..GEOMETRY };
+        let mut list = sense_data(true, false, Some(long), &page(CACHING, &NOW, false).unwrap());
+        assert_eq!(list[8..24], [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0]);
+        list[..2].copy_from_slice(&[0, 0]);
+        let ours = BlockDescriptor { long: false, ..long };
+        let select = |list: &[u8]| parse_select(list, true, &NOW, &MAY, &ours, &[]);
+        assert_eq!(select(&list), Ok(NOW));
+        list[4] = 0; // LONGLBA
+        assert_eq!(select(&list), Err(Sense::invalid_parameter(6, None)));
+        // Too many blocks for a short one.
+        assert_eq!(sense_data(false, false, Some(ours), &[])[4..8], [0xff; 4]);
+    }
+
+    #[test]
     fn initiators_read_the_caching_page_after_descriptors_and_other_pages() {
         let parameters = Parameters {
             write_cache: true,

@@ -87,5 +87,7 @@ mod tests {
         assert_eq!(page[16..], [0x80, 0x01, 0, 0, 0, 0, 0, 9]);
         assert_eq!(mode_page(None, false)[16], 0);
         assert!(mode_page(Some(9), true)[4..].iter().all(|byte| *byte == 0));
+        assert_eq!(error_recovery(true), [0x01, 10, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0]);
+        assert_eq!(error_recovery(false)[7], 0);
     }
 }

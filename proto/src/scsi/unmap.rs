@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn extents_read_back_as_written() {
-        assert_eq!(parse(&emit(&TWO).unwrap(), 2), Ok(TWO.to_vec()));
+        let list = emit(&TWO).unwrap();
+        assert_eq!(list[..8], [0, 38, 0, 32, 0, 0, 0, 0]);
+        assert_eq!(parse(&list, 2), Ok(TWO.to_vec()));
         assert_eq!(parse(&[], 2), Ok(vec![]));
     }
 

@@ -229,3 +229,6 @@ async fn transfer(stream: &TcpStream, unsent: &mut Vec<u8>) -> Result<Event, Err
     }
     Ok(Event::Nothing)
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,6 +243,9 @@ mod tests {
             ("2t", 2 << 40),
             ("8s", 4096),
             ("3GB", 3_000_000_000),
+            ("16383P", 16383 << 50),
+            ("1pb", 1_000_000_000_000_000),
+            ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
@@ -268,6 +271,18 @@ mod tests {
         assert_eq!(busy_poll("0"), Ok(Duration::ZERO));
         assert!(busy_poll("2ms").is_err() && busy_poll("50").is_err());
         assert!(duration("99999999999999999h").is_err());
+        for (text, seconds) in [("1s", 1), ("1m", 60), ("2min", 120), ("1h", 3600)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_with_limits_are_taken_up_to_them() {
+        assert_eq!(busy_poll("1ms"), Ok(Duration::from_millis(1)));
+        assert!(busy_poll("1001us").is_err());
+        assert_eq!(ping_time("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(ping_time("1h"), Ok(Duration::from_secs(3600)));
+        assert!(ping_time("999ms").is_err() && ping_time("3601s").is_err());
     }
 
     #[test]

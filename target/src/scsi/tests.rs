@@ -21,6 +21,7 @@ mod reservation;
 mod sanitize;
 mod space;
 mod token;
+mod unmap;
 
 const VIEW: View<'_> = View {
     luns: &[Lun::ZERO],
@@ -187,6 +188,15 @@ fn a_prevented_medium_stays_until_the_initiator_goes_away() {
     drop(other);
     assert!(sense_of(&n.begin(&VIEW, &eject)).is_none());
     assert_eq!(refusal(&mut n, &[0; 6]), Condition::MEDIUM_NOT_PRESENT);
+}
+
+#[test]
+fn a_reset_before_the_first_command_is_part_of_power_on() {
+    let first = disk();
+    let mut second = Nexus::new(Arc::clone(first.unit()), &VIEW);
+    first.unit().reset();
+    assert_eq!(refusal(&mut second, &[0; 6]), Condition::POWER_ON_OR_RESET_OCCURRED);
+    assert!(sense_of(&second.begin(&VIEW, &[0; 6])).is_none());
 }
 
 /// libiscsi reads right after loading, and takes a unit attention for a fault.

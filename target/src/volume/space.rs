@@ -79,6 +79,14 @@ mod tests {
     }
 
     #[test]
+    fn largest_limit_there_is_does_not_wrap() {
+        let space = Space::default();
+        let tell = |available| space.tell(Room { used: 0, available }, u64::MAX);
+        assert_eq!(tell(u64::MAX / 2), Some(true));
+        assert_eq!(tell(u64::MAX), None, "it is low still");
+    }
+
+    #[test]
     fn without_a_limit_nothing_is_ever_low() {
         let space = Space::default();
         assert_eq!(space.room(), None);

@@ -90,6 +90,41 @@ fn initialization_pattern_is_written_over_every_block() {
 }
 
 #[test]
+fn pattern_of_a_whole_block_fits_behind_both_headers_and_what_follows_is_not_taken() {
+    let mut n = disk();
+    let pattern: Vec<u8> = (0..4096_u16).map(|at| at.to_le_bytes()[0] | 1).collect();
+    let descriptor = [&[0, 1, 0x10, 0][..], &pattern].concat();
+    for (cdb, header) in [(0x10, &[0, 0x88, 0, 0][..]), (0x30, &[0, 0x88, 0, 0, 0, 0, 0, 0])] {
+        let list = [header, &descriptor, &[9; 4096]].concat();
+        let plan = n.begin_with(&VIEW, &[0x04, cdb, 0, 0, 0, 0], list.len() as u64);
+        let Action::Parameters(command) = plan.action else { panic!("a list is wanted") };
+        assert_eq!(plan.data_out, 8 + 4 + 4096);
+        let taken = &list[..usize::try_from(plan.data_out).unwrap()];
+        let plan = n.resume(&VIEW, command, taken);
+        let mut media = begun(&n, plan);
+        let whole = Erase::Overwrite { block: pattern.clone(), passes: 1, invert: false };
+        assert_eq!(erase(&n, &mut media), whole);
+        ended(&n, &media, Outcome::Done);
+    }
+}
+
+/// A restart would find it unfinished.
+#[test]
+fn end_that_cannot_be_recorded_leaves_the_unit_closed() {
+    let mut n = thin();
+    let plan = format(&mut n, &[0, 0, 0, 0]);
+    let media = begun(&n, plan);
+    let done = n.unit().finish::<HeapBuffer>(&media, Outcome::Done);
+    let reply = Reply { status: done.status, sense: done.sense, data: Vec::new() };
+    let Action::Keep { then, .. } = n.unit().erased(&media, reply).unwrap().action else {
+        panic!("its end is kept")
+    };
+    let failed = n.unit().kept(then, false);
+    assert_eq!(sense_of(&failed).unwrap().condition, Condition::FORMAT_COMMAND_FAILED);
+    assert_eq!(refusal(&mut n, &[0; 6]), Condition::MEDIUM_FORMAT_CORRUPTED);
+}
+
+#[test]
 fn failed_format_closes_the_unit_until_another() {
     for (mut n, what) in [(thin(), "thin"), (disk(), "thick")] {
         let plan = format(&mut n, &[0, 0x88, 0, 0, 0, 0, 0, 0]);

@@ -1,10 +1,14 @@
 //! Mode pages as initiators set and save them (SPC-4 6.9, 6.11).
 
+use corbel_proto::scsi::mode::Parameters;
+
 use super::*;
+use crate::scsi::mode_pages::Change;
 
 const OTHER: View<'_> =
     View { initiator: "iqn.2026-11.org.example:other,i,0x400000000000", ..VIEW };
 const CURRENT: u8 = 0;
+const DEFAULT: u8 = 2;
 const SAVED: u8 = 3;
 
 /// A unit with a state folder, at two nexuses.
@@ -173,4 +177,77 @@ fn state_file_with_any_bit_wrong_is_not_believed() {
         assert!(fresh.unit().mode.restore(&good[..len]).is_err(), "{len} bytes");
     }
     assert!(fresh.unit().mode.restore(&good).is_ok());
+}
+
+#[test]
+fn state_file_of_another_kind_of_unit_is_taken_as_far_as_it_has_a_meaning() {
+    let file = |bits: u8| {
+        let form = crate::sealed::Form { magic: *b"CMod", version: 1 };
+        form.seal([&form.begin()[..], &[bits]].concat())
+    };
+    let with_cache = disk();
+    with_cache.unit().mode.restore(&file(0x07)).unwrap();
+    assert!(with_cache.unit().mode.current().write_cache);
+    for bits in [0x08, 0x0f, 0x80] {
+        assert!(with_cache.unit().mode.restore(&file(bits)).is_err(), "{bits:#x}");
+    }
+    let facts = Facts { volatile_cache: false, ..Facts::volatile(4096) };
+    let (identity, options) = (Identity::from_source("test"), Options::default());
+    let volume = Volume::new(VolumeId(1), "v".into(), identity, facts, options, 1000 * 4096);
+    let unit = LogicalUnit::new(Arc::new(volume));
+    unit.mode.restore(&file(0x07)).unwrap();
+    let now = unit.mode.current();
+    assert_eq!((now.write_cache, now.software_write_protect), (false, true), "there is no cache");
+}
+
+#[test]
+fn what_was_restored_is_what_a_reset_goes_back_to() {
+    let [mut first, _] = two();
+    let plan = select(&mut first, true, [true, true, true]);
+    let bytes = file(&first, plan);
+    let after = disk();
+    after.unit().mode.enable_saving();
+    after.unit().mode.restore(&bytes).unwrap();
+    let mut after = Nexus::new(Arc::clone(after.unit()), &VIEW);
+    after.begin(&VIEW, &[0; 6]);
+    assert_eq!(told(&mut after, SAVED), [true, true, true, true]);
+    assert!(is_good(&select(&mut after, false, [true, false, false])));
+    after.unit().reset();
+    after.begin(&VIEW, &[0; 6]);
+    assert_eq!(told(&mut after, CURRENT), [true, true, true, true]);
+    assert_eq!(told(&mut after, DEFAULT), [true, true, false, false], "whatever was set or saved");
+}
+
+#[test]
+fn only_pages_with_something_to_save_say_that_they_can_be_saved() {
+    let [mut first, _] = two();
+    let Action::Respond(reply) = first.begin(&VIEW, &[0x1a, 0x08, 0x1c, 0, 255, 0]).action else {
+        panic!("it answers at once")
+    };
+    assert_eq!(reply.data[4], 0x1c);
+}
+
+#[test]
+fn pages_of_no_standard_format_are_refused() {
+    let refused = sense_of(&disk().begin(&VIEW, &[0x15, 0x00, 0, 0, 24, 0]));
+    assert_eq!(refused, Some(Sense::invalid_cdb(1, Some(4))));
+}
+
+/// The log of who changed what has an end; who missed more is told, to be safe.
+#[test]
+fn changes_are_known_by_who_made_them_as_long_as_the_log_reaches() {
+    let n = disk();
+    let (mode, who) = (&n.unit().mode, &n.name);
+    let change = |at: u64| {
+        let wanted = Parameters { software_write_protect: at.is_multiple_of(2), ..mode.current() };
+        assert!(matches!(mode.propose(wanted, false, who), Change::Made { .. }));
+    };
+    (0..32).for_each(change);
+    assert_eq!(mode.generation(), 32);
+    assert!(!mode.changed_by_others(0, who), "all its own");
+    change(32);
+    assert!(mode.changed_by_others(0, who), "one of them is forgotten");
+    assert!(!mode.changed_by_others(1, who));
+    change(32);
+    assert_eq!(mode.generation(), 33, "nothing has changed");
 }

@@ -69,6 +69,39 @@ fn pages_tell_room_and_threshold_in_sets_of_a_mebibyte() {
     assert_eq!((recovery[4], recovery[11]), (0x01, 0x80), "LBPERE");
 }
 
+/// Counts have 32 bits: sets are as large as it takes.
+#[test]
+fn sets_of_a_huge_unit_are_larger_and_their_exponent_says_so() {
+    let options = Options { thin: true, space_warning: 1 << 50, ..Options::default() };
+    let identity = Identity::from_source("huge");
+    let facts = Facts::volatile(4096);
+    let volume = Volume::new(VolumeId(1), "v".into(), identity, facts, options, 1 << 60);
+    volume.space.tell(Room { used: 1 << 55, available: 1 << 59 }, 1 << 50);
+    let mut n = Nexus::new(Arc::new(LogicalUnit::new(Arc::new(volume))), &VIEW);
+    n.begin(&VIEW, &[0; 6]);
+    assert_eq!(data(&mut n, &PROVISIONING_PAGE)[4], 29 - 12, "sets of 512 MiB");
+    let page = data(&mut n, &log_sense(0x0c, 0, 0));
+    assert_eq!(page[8..12], (1_u32 << 30).to_be_bytes());
+    assert_eq!(page[20..24], (1_u32 << 26).to_be_bytes());
+    let thresholds = data(&mut n, &[0x1a, 8, 0x1c, 2, 255, 0]);
+    assert_eq!(thresholds[24..28], (1_u32 << 21).to_be_bytes());
+}
+
+#[test]
+fn threshold_below_a_set_is_one_and_without_a_warning_there_is_none() {
+    for (warning, enabled, sets) in [(1, 0x80, 1), (0, 0, 0)] {
+        let options = Options { thin: true, space_warning: warning, ..Options::default() };
+        let mut n = nexus(options);
+        tell(&n, 1000);
+        let page = data(&mut n, &[0x1a, 8, 0x1c, 2, 255, 0]);
+        assert_eq!((page[20], page[27]), (enabled, sets), "{warning}");
+        let recovery = data(&mut n, &[0x1a, 8, 0x01, 0, 255, 0]);
+        assert_eq!(recovery[11], enabled, "LBPERE, {warning}");
+        let changeable = data(&mut n, &[0x1a, 8, 0x41, 0, 255, 0]);
+        assert!(changeable[6..].iter().all(|byte| *byte == 0), "{warning}");
+    }
+}
+
 #[test]
 fn all_pages_have_the_subpage_only_if_it_is_asked_for() {
     let mut n = thin();

@@ -92,3 +92,58 @@ fn memory_has_a_key_of_its_own_and_what_is_not_to_be_encrypted_none() {
     memory.encryption = Some(key('c'));
     assert!(open(&memory, false).unwrap().is_some());
 }
+
+/// An export that begins within its store, as a partition does, has its header there.
+#[test]
+fn an_export_with_an_offset_has_its_header_there_and_touches_nothing_before() {
+    let (_dir, path) = image(4 * MIB);
+    let mut bytes = read(&path).unwrap();
+    bytes[..MIB].fill(0xab);
+    write(&path, &bytes).unwrap();
+    let mut export = export(&path, 'a');
+    export.offset = MIB as u64;
+    let first = open(&export, false).unwrap().unwrap();
+    let keyed = read(&path).unwrap();
+    assert_eq!(keyed[..MIB], bytes[..MIB]);
+    assert!(keyed[MIB..MIB + SLOT_BYTES].iter().any(|byte| *byte != 0));
+    assert_eq!(sample(&open(&export, false).unwrap().unwrap()), sample(&first));
+    // A key change that was cut off is made good there, too.
+    let next = first.successor(&mut |bytes| bytes.fill(6));
+    let (new, stale) = next.places();
+    let store = OpenOptions::new().write(true).open(&path).unwrap();
+    replace(&store, MIB as u64 + new, &next.slot).unwrap();
+    open(&export, false).unwrap().unwrap();
+    let mended = read(&path).unwrap();
+    assert_eq!(mended[..MIB], bytes[..MIB]);
+    let stale = MIB + usize::try_from(stale).unwrap();
+    assert!(mended[stale..stale + SLOT_BYTES].iter().all(|byte| *byte == 0));
+    let after = open(&export, false).unwrap().unwrap();
+    assert_ne!(sample(&after), sample(&first));
+}
+
+#[test]
+fn something_behind_the_offset_is_no_empty_store() {
+    let (_dir, path) = image(4 * MIB);
+    let mut bytes = read(&path).unwrap();
+    bytes[MIB + 70_000] = 1;
+    write(&path, &bytes).unwrap();
+    let mut export = export(&path, 'a');
+    export.offset = MIB as u64;
+    assert!(open(&export, false).unwrap_err().contains("no key of ours"));
+    assert_eq!(read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn an_export_that_is_read_only_itself_gets_no_key_and_keeps_an_older_one() {
+    let (_dir, path) = image(2 * MIB);
+    let mut locked = export(&path, 'a');
+    locked.read_only = true;
+    assert!(open(&locked, false).unwrap_err().contains("read-only"));
+    let old = open(&export(&path, 'a'), false).unwrap().unwrap();
+    let next = old.successor(&mut |bytes| bytes.fill(6));
+    let store = OpenOptions::new().write(true).open(&path).unwrap();
+    replace(&store, next.places().0, &next.slot).unwrap();
+    let before = read(&path).unwrap();
+    open(&locked, false).unwrap().unwrap();
+    assert_eq!(read(&path).unwrap(), before);
+}

@@ -76,6 +76,27 @@ fn units_are_encrypted_alike_alone_and_together() {
     }
 }
 
+/// The first block of a unit by hand: C = E1(P ^ T) ^ T, T = E2 of the number in 128 bits.
+#[test]
+fn the_tweak_is_the_whole_number_little_endian_under_the_second_key() {
+    use aes::Aes256;
+    use aes::cipher::{BlockCipherEncrypt, KeyInit};
+    let key = ieee_key();
+    let [data, tweak] = [&key[..32], &key[32..]].map(|half| Aes256::new_from_slice(half).unwrap());
+    for number in [0x0123_4567_89ab_cdef_u64, 1 << 32, u64::MAX] {
+        let mut wide = [0; 16];
+        wide[..8].copy_from_slice(&number.to_le_bytes());
+        let mut mask = aes::Block::from(wide);
+        tweak.encrypt_block(&mut mask);
+        let mut block = mask; // of zeros
+        data.encrypt_block(&mut block);
+        let expected: Vec<u8> = block.iter().zip(&mask).map(|(byte, mask)| byte ^ mask).collect();
+        let mut unit = [0; UNIT_BYTES];
+        Xts::new(&key).encrypt(&mut unit, number);
+        assert_eq!(unit[..16], expected, "{number:#x}");
+    }
+}
+
 /// RFC 3394 4.6: 256 bits of key data under a 256-bit key.
 #[test]
 fn keys_are_wrapped_as_rfc_3394_says() {

@@ -100,6 +100,17 @@ fn payload_that_others_hold_too_stays_as_it_is() {
 }
 
 #[test]
+fn payload_that_is_cut_within_sectors_is_encrypted_as_one() {
+    let mut all = encrypted();
+    let plain = bytes(8192);
+    let data = segments(&plain, &[700, 3396, 1, 4095]);
+    assert!(matches!(done(&mut all, Kind::Write { offset: 1024, data }), Outcome::Done));
+    assert_eq!(read(&mut all, 1024, 8192), plain);
+    assert!(hidden(&all.0, &plain));
+    assert_eq!(all.0.arena.in_use(), 0);
+}
+
+#[test]
 fn comparisons_see_what_was_written_and_change_it_encrypted() {
     let mut all = encrypted();
     let (old, new) = (bytes(2048), bytes(1 << 12)[1024..3072].to_vec());
@@ -177,13 +188,17 @@ fn every_erasure_replaces_the_key_and_what_was_is_noise() {
         let mut all = encrypted();
         let plain = bytes(8192);
         done(&mut all, Kind::Write { offset: 0, data: segments(&plain, &[8192]) });
+        all.0.disk[SLOT_BYTES - 1] = 1; // the whole slot is to be wiped
         let before = all.0.disk.clone();
         assert!(matches!(erase(&mut all, how.clone()), Outcome::Done));
         let after = read(&mut all, 0, 8192);
         match how {
             Erase::NewKey => assert_eq!(all.0.disk[HEADER..], before[HEADER..], "data stays"),
             Erase::Deallocate => assert!(all.0.disk[HEADER..].iter().all(|byte| *byte == 0)),
-            Erase::Overwrite { .. } => assert_eq!(after, bytes(512).repeat(16)),
+            Erase::Overwrite { .. } => {
+                let all = read(&mut all, 0, SIZE as u64);
+                assert!(all.chunks(512).all(|block| block == bytes(512)), "to the end");
+            }
         }
         assert_ne!(after, plain);
         // The old key is nowhere any more; the new one opens what is written from now on.
@@ -194,6 +209,26 @@ fn every_erasure_replaces_the_key_and_what_was_is_noise() {
         keys.decrypt(&mut stored, 0);
         assert_eq!(stored, plain);
         assert!(all.2.cipher.as_ref().unwrap().is_settled());
+    }
+}
+
+#[test]
+fn keys_take_turns_in_two_slots_and_only_the_last_is_there() {
+    let mut all = encrypted();
+    let mut told = Vec::new();
+    for round in 1..=4 {
+        assert!(matches!(erase(&mut all, Erase::NewKey), Outcome::Done));
+        let slot = |generation| {
+            let at = usize::try_from(slot_offset(generation)).unwrap();
+            &all.0.disk[at..at + SLOT_BYTES]
+        };
+        assert!(slot(round + 1).iter().all(|byte| *byte == 0), "the last key, round {round}");
+        assert!(!told.contains(&slot(round).to_vec()), "another key each time, round {round}");
+        told.push(slot(round).to_vec());
+        let mut unit = [0; 512];
+        all.2.cipher.as_ref().unwrap().keys().encrypt(&mut unit, 7);
+        reopened(&all.0.disk).unwrap().keys().decrypt(&mut unit, 7);
+        assert_eq!(unit, [0; 512], "round {round}");
     }
 }
 

@@ -1,0 +1,169 @@
+//! Against a server on loopback that is played by hand.
+
+use corbel_proto::isns::message::{
+    Attributes, Framer, HEADER_BYTES, Header, Writer, flag, function, tag,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::config::{Daemon, Portal, Target};
+
+fn config(servers: &[SocketAddr], names: &[&str]) -> Config {
+    let isns = Isns { servers: servers.to_vec(), entity: Some("shelf".into()) };
+    let isns = (!servers.is_empty()).then_some(isns);
+    let target = |name: &&str| {
+        let mut target = Target::new(name.parse().unwrap());
+        let address = "127.0.0.1:3260".parse().unwrap();
+        target.portals = vec![Portal { address, group: 1 }];
+        target
+    };
+    Config {
+        daemon: Daemon { isns, ..Daemon::default() },
+        exports: Vec::new(),
+        targets: names.iter().map(target).collect(),
+    }
+}
+
+const ONE: &str = "iqn.2026-11.org.example:a";
+const TWO: &str = "iqn.2026-11.org.example:b";
+
+/// What a server has of one client.
+struct Peer {
+    stream: TcpStream,
+    framer: Framer,
+}
+
+impl Peer {
+    async fn accept(listener: &TcpListener) -> Self {
+        let accepted = timeout(Duration::from_secs(20), listener.accept()).await;
+        Self { stream: accepted.expect("it connects").unwrap().0, framer: Framer::default() }
+    }
+
+    /// The next question: its function, the names in it, and its transaction.
+    async fn asked(&mut self) -> (u16, Vec<String>, u16) {
+        loop {
+            if let Some((header, payload)) = self.framer.next_message().unwrap() {
+                let names = Attributes::new(&payload).map(Result::unwrap);
+                let names = names.filter(|attribute| attribute.tag == tag::NAME);
+                let names = names.map(|name| name.text().unwrap().to_owned()).collect();
+                return (header.function, names, header.transaction);
+            }
+            let mut bytes = [0; 4096];
+            let read = timeout(Duration::from_secs(20), self.stream.read(&mut bytes)).await;
+            let len = read.expect("it asks").unwrap();
+            assert!(len > 0, "it hung up");
+            self.framer.push(&bytes[..len]);
+        }
+    }
+
+    async fn answer(&mut self, function: u16, transaction: u16, status: u32) {
+        let mut message = Writer::default().message(function | function::RESPONSE, 0);
+        message.extend(status.to_be_bytes());
+        message[4..6].copy_from_slice(&4_u16.to_be_bytes());
+        Header::set_transaction(&mut message, transaction);
+        assert_eq!(message.len(), HEADER_BYTES + 4);
+        // In two pieces, as a network may.
+        let (first, second) = message.split_at(7);
+        for piece in [first, second] {
+            self.stream.write_all(piece).await.unwrap();
+            self.stream.flush().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Answers a question of this function with success; gives the names in it.
+    async fn grants(&mut self, function: u16) -> Vec<String> {
+        let (asked, names, transaction) = self.asked().await;
+        assert_eq!(asked, function);
+        self.answer(function, transaction, 0).await;
+        names
+    }
+
+    async fn is_left(&mut self) {
+        let read = timeout(Duration::from_secs(20), self.stream.read(&mut [0; 64])).await;
+        assert_eq!(read.expect("it hangs up").unwrap_or(0), 0);
+    }
+}
+
+async fn server() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn on_runtime(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(test);
+}
+
+#[test]
+fn a_server_that_comes_back_is_told_again_and_at_the_end_that_all_is_gone() {
+    on_runtime(async {
+        let (listener, address) = server().await;
+        let registrar = Registrar::default();
+        registrar.apply(&config(&[address], &[ONE]));
+        let mut peer = Peer::accept(&listener).await;
+        assert_eq!(peer.grants(function::REGISTER).await, [ONE, ONE]);
+        drop((peer, listener));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let listener = TcpListener::bind(address).await.unwrap();
+        let mut peer = Peer::accept(&listener).await;
+        assert_eq!(peer.grants(function::REGISTER).await, [ONE, ONE]);
+        let end = registrar.end();
+        let server = async {
+            assert_eq!(peer.grants(function::DEREGISTER).await, [ONE]);
+            peer.is_left().await;
+        };
+        tokio::join!(end, server);
+    });
+}
+
+#[test]
+fn a_change_is_told_and_a_server_that_is_no_longer_named_is_left() {
+    on_runtime(async {
+        let (listener, address) = server().await;
+        let registrar = Registrar::default();
+        registrar.apply(&config(&[address], &[ONE]));
+        let mut peer = Peer::accept(&listener).await;
+        peer.grants(function::REGISTER).await;
+        registrar.apply(&config(&[address], &[ONE, TWO]));
+        assert_eq!(peer.grants(function::REGISTER).await, [ONE, ONE, TWO]);
+        registrar.apply(&config(&[], &[ONE, TWO]));
+        assert_eq!(peer.grants(function::DEREGISTER).await, [ONE]);
+        peer.is_left().await;
+        // Named again, it is told again.
+        registrar.apply(&config(&[address], &[TWO]));
+        let mut peer = Peer::accept(&listener).await;
+        assert_eq!(peer.grants(function::REGISTER).await, [TWO, TWO]);
+    });
+}
+
+#[test]
+fn an_end_does_not_wait_for_a_silent_server_for_longer_than_it_says() {
+    on_runtime(async {
+        let (listener, address) = server().await;
+        let registrar = Registrar::default();
+        registrar.apply(&config(&[address], &[ONE]));
+        let mut peer = Peer::accept(&listener).await;
+        peer.grants(function::REGISTER).await;
+        let begin = std::time::Instant::now();
+        registrar.end().await;
+        assert!(begin.elapsed() < FAREWELL_MAX + Duration::from_secs(5));
+        assert_eq!(peer.asked().await.0, function::DEREGISTER);
+    });
+}
+
+#[test]
+fn each_message_is_marked_as_a_clients() {
+    on_runtime(async {
+        let (listener, address) = server().await;
+        let registrar = Registrar::default();
+        registrar.apply(&config(&[address], &[ONE]));
+        let mut peer = Peer::accept(&listener).await;
+        let mut header = [0; HEADER_BYTES];
+        peer.stream.read_exact(&mut header).await.unwrap();
+        let header = Header::parse(&header).unwrap();
+        assert_ne!(header.flags & flag::CLIENT, 0);
+    });
+}
