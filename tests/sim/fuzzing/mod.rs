@@ -10,6 +10,7 @@
 //! iscsi_path/    the client's path over iSCSI
 //! wire.rs        AoE and ATA: parsers, the disk's commands, the state file, a path's commands
 //! iscsi_wire.rs  PDUs, keys and values
+//! isns.rs        the client of iSNS servers, and their messages
 //! files.rs       configuration
 //! locks.rs       the range lock
 //! engine.rs      requests in flight
@@ -31,6 +32,7 @@ mod files;
 mod host;
 mod iscsi_path;
 mod iscsi_wire;
+mod isns;
 mod locks;
 mod login;
 mod multipath;
@@ -61,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     ("iscsi_server", server::iscsi_server),
     ("iscsi_stream", iscsi_wire::iscsi_stream),
     ("iscsi_text", iscsi_wire::iscsi_text),
+    ("isns_client", isns::isns_client),
     ("multipath_engine", multipath::multipath_engine),
     ("nbd_server", nbd::nbd_server),
     ("range_lock", locks::range_lock),
