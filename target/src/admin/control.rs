@@ -44,7 +44,9 @@ impl Control {
     pub(super) async fn status(&self) -> Option<Status> {
         let daemon = self.daemon.clone();
         let status = tokio::task::spawn_blocking(move || daemon.status());
-        timeout(STATUS_MAX, status).await.ok()?.ok()
+        let mut status = timeout(STATUS_MAX, status).await.ok()?.ok()?;
+        status.isns = self.isns.status();
+        Some(status)
     }
 }
 

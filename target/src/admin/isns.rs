@@ -6,8 +6,8 @@ use std::future::pending;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Clock};
 
 use corbel_proto::isns::client::{Action, Client, Node, Registration};
 use corbel_proto::isns::news::News;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, timeout};
 
+use super::status::IsnsServer;
 use crate::config::{Config, Isns};
 
 /// What servers get to confirm that they have forgotten us, all of them together.
@@ -35,6 +36,41 @@ struct Session {
     /// What is to be registered; `None` ends it.
     wanted: watch::Sender<Option<Registration>>,
     task: JoinHandle<()>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What came of it so far.
+#[derive(Debug, Default)]
+struct Known {
+    registered: Option<Clock>,
+    /// Why nothing was registered, the last time that nothing was.
+    failed: Option<(Clock, News)>,
+}
+
+impl Known {
+    fn hear(&mut self, news: News, now: Clock) {
+        match news {
+            News::Registered => {
+                self.registered.get_or_insert(now);
+            }
+            News::Gone => self.registered = None,
+            why => {
+                self.registered = None;
+                self.failed = Some((now, why));
+            }
+        }
+    }
+
+    fn status(&self, server: SocketAddr, now: Clock) -> IsnsServer {
+        let age = |since: Clock| now.saturating_duration_since(since).as_secs();
+        IsnsServer {
+            server: server.to_string(),
+            registered: self.registered.is_some(),
+            since_seconds: self.registered.map(age),
+            last_error: self.failed.map(|(_, why)| why.to_string()),
+            last_error_seconds: self.failed.map(|(since, _)| age(since)),
+        }
+    }
 }
 
 impl Registrar {
@@ -61,11 +97,22 @@ impl Registrar {
                         session.task.abort();
                     }
                     let (wanted, told) = watch::channel(Some(registration.clone()));
-                    let task = tokio::spawn(converse(*server, registration.clone(), told));
-                    sessions.insert(*server, Session { wanted, task });
+                    let known = Arc::default();
+                    let news = Arc::clone(&known);
+                    let task = tokio::spawn(converse(*server, registration.clone(), told, news));
+                    sessions.insert(*server, Session { wanted, task, known });
                 }
             }
         }
+    }
+
+    /// How it stands with each server that is to be told, by address.
+    pub(super) fn status(&self) -> Vec<IsnsServer> {
+        let (sessions, now) = (self.sessions(), Clock::now());
+        let named = sessions.iter().filter(|(_, session)| session.wanted.borrow().is_some());
+        let mut named: Vec<_> = named.collect();
+        named.sort_by_key(|(server, _)| **server);
+        named.iter().map(|(server, session)| lock(&session.known).status(**server, now)).collect()
     }
 
     /// Tells all servers that the targets are gone.
@@ -86,8 +133,13 @@ impl Registrar {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<SocketAddr, Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sessions)
     }
+}
+
+/// No change under one of these locks can stop halfway.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn registration(isns: &Isns, config: &Config) -> Registration {
@@ -108,6 +160,7 @@ async fn converse(
     server: SocketAddr,
     registration: Registration,
     mut wanted: watch::Receiver<Option<Registration>>,
+    known: Arc<Mutex<Known>>,
 ) {
     let start = tokio::time::Instant::now();
     let now = || Instant::ZERO + start.elapsed();
@@ -119,7 +172,10 @@ async fn converse(
                 Action::Connect => link = Link::Opening(Box::pin(TcpStream::connect(server))),
                 Action::Close => link = Link::Closed,
                 Action::Send(bytes) => link.send(&bytes),
-                Action::Tell(news) => tell(server, news),
+                Action::Tell(news) => {
+                    tell(server, news);
+                    lock(&known).hear(news, Clock::now());
+                }
             }
         }
         if client.is_over() {

@@ -9,7 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::Status;
-use super::status::{AoePort, Export};
+use super::status::{AoePort, Export, IsnsServer};
 
 /// The text of a scrape.
 pub(super) fn text(status: Status) -> String {
@@ -42,6 +42,9 @@ const PORT_GAUGES: [Figure<AoePort>; 2] = [
     ("aoe_port_mtu_bytes", "Largest payload of a frame", |p| p.mtu.into()),
 ];
 
+const ISNS_GAUGES: [Figure<IsnsServer>; 1] =
+    [("isns_registered", "1 while the targets are registered there", |s| u64::from(s.registered))];
+
 const COUNTERS: [Figure<Status>; 2] = [
     ("memory_refused", "Requests that found no payload memory", |s| s.memory.refused),
     ("flush_failures", "Flushes that failed at a store", |s| s.flush_failures),
@@ -66,6 +69,8 @@ impl Collector for Snapshot {
         let name = |p: &AoePort| vec![("interface", p.interface.clone())];
         families(encoder, MetricType::Counter, &status.aoe_ports, &PORT_COUNTERS, name)?;
         families(encoder, MetricType::Gauge, &status.aoe_ports, &PORT_GAUGES, name)?;
+        let name = |s: &IsnsServer| vec![("server", s.server.clone())];
+        families(encoder, MetricType::Gauge, &status.isns, &ISNS_GAUGES, name)?;
         // By target, not by initiator: its name is whatever a stranger says it is.
         let mut sessions = BTreeMap::<&str, u64>::new();
         for session in &status.sessions {
@@ -87,7 +92,12 @@ mod tests {
     fn a_scrape_has_every_export_by_name() {
         let export = |name: &str, reads| Export { name: name.into(), reads, ..Export::default() };
         let session = Session { target: "iqn.2026-11.org.example:a".into(), ..Session::default() };
+        let isns = |server: &str, registered| {
+            let server = server.to_owned();
+            IsnsServer { server, registered, ..IsnsServer::default() }
+        };
         let status = Status {
+            isns: vec![isns("10.0.0.9:3205", true), isns("[fd00::9]:3205", false)],
             exports: vec![export("md3", 7), export("a\"b", 1)],
             sessions: vec![session.clone(), session],
             flush_failures: 2,
@@ -100,6 +110,8 @@ mod tests {
             "corbel_export_reads_total{export=\"a\\\"b\"} 1",
             "corbel_flush_failures_total 2",
             "corbel_sessions{target=\"iqn.2026-11.org.example:a\"} 2",
+            "corbel_isns_registered{server=\"10.0.0.9:3205\"} 1",
+            "corbel_isns_registered{server=\"[fd00::9]:3205\"} 0",
             "# EOF",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");

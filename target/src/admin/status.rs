@@ -24,6 +24,9 @@ pub struct Status {
     pub sessions: Vec<Session>,
     /// Flushes that failed since the start: each left data that may be lost in a power cut.
     pub flush_failures: u64,
+    /// iSNS servers that are told of the targets, by address.
+    #[serde(default)]
+    pub isns: Vec<IsnsServer>,
 }
 
 /// What the kernel offers.
@@ -74,6 +77,9 @@ pub struct Export {
     pub naa: String,
     /// In words: when an acknowledged write is safe.
     pub write_cache: String,
+    /// How its blocks are encrypted at rest; `null` if they are not.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
     /// Where it is offered.
     pub endpoints: Vec<Endpoint>,
     /// How good each iSCSI portal group is as a way to it.
@@ -91,6 +97,37 @@ pub struct Export {
     pub errors: u64,
     /// Commands being carried out.
     pub in_flight: u64,
+}
+
+/// Encryption at rest. Of the keys themselves nothing is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// Linux's name for it: `aes-xts-plain64`.
+    pub cipher: String,
+    /// Length of the media key.
+    pub key_bits: u32,
+    /// Slot of the store's header that holds the media key in force: 0 or 1.
+    pub key_slot: u8,
+    /// Media keys that the store had before this one: each SANITIZE makes another.
+    pub key_generation: u64,
+    /// `settled`; or `unsettled` while the key is replaced, and after that failed: then the blocks
+    /// are closed until a SANITIZE comes to its end.
+    pub key_state: String,
+}
+
+/// An iSNS server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsnsServer {
+    /// Where it is, `address:port`.
+    pub server: String,
+    /// The targets are registered with it, as far as it has not said otherwise.
+    pub registered: bool,
+    /// For how long; `null` if they are not registered.
+    pub since_seconds: Option<u64>,
+    /// Why they were not registered the last time they were not; `null` if that never was.
+    pub last_error: Option<String>,
+    /// How long ago that began. What fails the same way again and again began once.
+    pub last_error_seconds: Option<u64>,
 }
 
 /// A place where a device is offered.
@@ -195,12 +232,28 @@ mod tests {
     #[test]
     fn a_status_reads_back_as_it_was_written() {
         let status = Status {
-            exports: vec![Export { endpoints: vec![Endpoint::default()], ..Export::default() }],
+            exports: vec![Export {
+                endpoints: vec![Endpoint::default()],
+                encryption: Some(Encryption::default()),
+                ..Export::default()
+            }],
+            isns: vec![IsnsServer { since_seconds: Some(7), ..IsnsServer::default() }],
             aoe_ports: vec![AoePort::default()],
             sessions: vec![Session::default()],
             ..Status::default()
         };
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+    }
+
+    /// A client of this version reads what an older daemon says.
+    #[test]
+    fn what_an_older_daemon_does_not_tell_is_not_there() {
+        let status = Status { exports: vec![Export::default()], ..Status::default() };
+        let mut json = serde_json::to_value(&status).unwrap();
+        assert!(json["exports"][0]["encryption"].is_null());
+        json.as_object_mut().unwrap().remove("isns").unwrap();
+        json["exports"][0].as_object_mut().unwrap().remove("encryption").unwrap();
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
     }
 }

@@ -268,3 +268,29 @@ fn a_state_of_a_port_group_is_set_over_the_socket() {
     assert_eq!(world.ask(order(&["x"])), Response::failed("no x"));
     world.stop();
 }
+
+#[test]
+fn status_tells_of_isns_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&folder.path().join("target.sock"));
+    // Nobody listens there any more.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    config.daemon.isns = Some(crate::config::Isns { servers: vec![away], entity: None });
+    let name = "iqn.2026-11.org.example:a".parse().unwrap();
+    config.targets.push(crate::config::Target::new(name));
+    let source = Source::Fixed(Box::new(config.clone()));
+    let world = World::with(folder, Plan { config, source, announce: false });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let told = loop {
+        let Response::Status { status } = world.ask(Request::Status) else { panic!() };
+        let [told] = &status.isns[..] else { panic!("{:?}", status.isns) };
+        if told.last_error.is_some() {
+            break told.clone();
+        }
+        assert!(Instant::now() < deadline, "it never fails");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!((told.server, told.registered), (away.to_string(), false));
+    assert!(told.last_error.unwrap().contains("not reachable"));
+    world.stop();
+}

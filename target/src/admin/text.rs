@@ -3,16 +3,18 @@
 use std::fmt::Write;
 
 use super::Status;
-use super::status::{AoePort, Endpoint, EndpointKind, Export, PortGroup, Session};
+use super::status::{AoePort, Endpoint, EndpointKind, Export, IsnsServer, PortGroup, Session};
 
 /// The whole status.
 pub fn render(status: &Status) -> String {
     let mut out = String::new();
     head(&mut out, status);
     exports(&mut out, &status.exports);
+    encryption(&mut out, &status.exports);
     endpoints(&mut out, &status.exports);
     port_groups(&mut out, &status.exports);
     ports(&mut out, &status.aoe_ports);
+    isns(&mut out, &status.isns);
     sessions(&mut out, &status.sessions);
     out
 }
@@ -111,6 +113,29 @@ fn exports(out: &mut String, exports: &[Export]) {
     table.write(out);
 }
 
+/// Of all, as soon as one is encrypted: then it matters which are not.
+fn encryption(out: &mut String, exports: &[Export]) {
+    if exports.iter().all(|export| export.encryption.is_none()) {
+        return;
+    }
+    let mut table = Table::new(&["EXPORT", "ENCRYPTION", "KEY SLOT>", "GENERATION>", "KEY"]);
+    for export in exports {
+        let name = export.name.clone();
+        let none = || "-".to_owned();
+        table.row(match &export.encryption {
+            None => [name, "none".to_owned(), none(), none(), none()],
+            Some(told) => [
+                name,
+                format!("{}, {} bits", told.cipher, told.key_bits),
+                told.key_slot.to_string(),
+                told.key_generation.to_string(),
+                told.key_state.clone(),
+            ],
+        });
+    }
+    table.write(out);
+}
+
 fn endpoints(out: &mut String, exports: &[Export]) {
     let mut table = Table::new(&["EXPORT", "OFFERED AS", "WHERE"]);
     for export in exports {
@@ -152,6 +177,24 @@ fn ports(out: &mut String, ports: &[AoePort]) {
             state.to_owned(),
             port.received.to_string(),
             port.dropped.to_string(),
+        ]);
+    }
+    table.write(out);
+}
+
+fn isns(out: &mut String, servers: &[IsnsServer]) {
+    let mut table = Table::new(&["ISNS SERVER", "REGISTERED", "SINCE>", "LAST ERROR"]);
+    for told in servers {
+        let error = match (&told.last_error, told.last_error_seconds) {
+            (Some(why), Some(seconds)) => format!("{} ago: {why}", age(seconds)),
+            (Some(why), None) => why.clone(),
+            (None, _) => "none".to_owned(),
+        };
+        table.row([
+            told.server.clone(),
+            if told.registered { "yes" } else { "no" }.to_owned(),
+            told.since_seconds.map_or_else(|| "-".to_owned(), age),
+            error,
         ]);
     }
     table.write(out);

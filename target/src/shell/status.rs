@@ -11,10 +11,12 @@ use super::report::ShardReport;
 use super::volumes::Opened;
 use super::{Inner, Running};
 use crate::admin::status::{
-    AoePort, Endpoint, EndpointKind, Export, Kernel, Memory, Missing, PortGroup, Session, Status,
+    AoePort, Encryption, Endpoint, EndpointKind, Export, Kernel, Memory, Missing, PortGroup,
+    Session, Status,
 };
 use crate::admin::{AccessOrder, Daemon};
 use crate::config::{Acknowledge, Backing, Config};
+use crate::volume::cipher::{Cipher, MEDIA_KEY_BYTES, slot_offset};
 
 /// How long shards may take to tell how they are.
 const REPORT_MAX: Duration = Duration::from_secs(5);
@@ -40,6 +42,8 @@ impl Daemon for Running {
             aoe_ports: ports(&reports),
             sessions: sessions(&reports),
             flush_failures: inner.volumes.iter().map(|o| o.volume.flush_failures()).sum(),
+            // The control plane tells of these.
+            isns: Vec::new(),
         }
     }
 
@@ -106,6 +110,7 @@ fn export(opened: &Opened, inner: &Inner, reports: &[ShardReport]) -> Export {
         serial: volume.identity.serial.clone(),
         naa: format!("{:016x}", volume.identity.naa),
         write_cache: write_cache(opened),
+        encryption: volume.cipher.as_deref().map(encryption),
         endpoints: endpoints(opened, &inner.config),
         port_groups: port_groups(opened, inner),
         reads: counters.reads,
@@ -119,6 +124,17 @@ fn export(opened: &Opened, inner: &Inner, reports: &[ShardReport]) -> Export {
             .filter(|(id, _)| *id == volume.id)
             .map(|(_, requests)| requests)
             .sum(),
+    }
+}
+
+fn encryption(cipher: &Cipher) -> Encryption {
+    let (settled, generation) = (cipher.is_settled(), cipher.generation());
+    Encryption {
+        cipher: "aes-xts-plain64".to_owned(),
+        key_bits: u32::try_from(MEDIA_KEY_BYTES * 8).expect("two keys of 256 bits"),
+        key_slot: u8::from(slot_offset(generation) != slot_offset(0)),
+        key_generation: generation,
+        key_state: if settled { "settled" } else { "unsettled" }.to_owned(),
     }
 }
 
@@ -215,4 +231,34 @@ fn sessions(reports: &[ShardReport]) -> Vec<Session> {
     }
     all.sort_by(|a, b| (&a.target, &a.initiator, a.tsih).cmp(&(&b.target, &b.initiator, b.tsih)));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::cipher::WrappingKey;
+
+    #[test]
+    fn encryption_tells_slot_and_state_of_the_key_and_nothing_of_the_key() {
+        let mut random = |bytes: &mut [u8]| bytes.fill(0xa7);
+        let (cipher, _) = Cipher::fresh(WrappingKey::new(&[0x5c; 32]), &mut random);
+        let told = encryption(&cipher);
+        let json = serde_json::to_string(&told).unwrap();
+        assert_eq!(
+            json,
+            "{\"cipher\":\"aes-xts-plain64\",\"key_bits\":512,\"key_slot\":0,\
+             \"key_generation\":0,\"key_state\":\"settled\"}"
+        );
+        for (slot, generation) in [(1, 1), (0, 2), (1, 3)] {
+            let next = cipher.successor(&mut random);
+            cipher.unsettle();
+            let told = encryption(&cipher);
+            assert_eq!(told.key_state, "unsettled");
+            assert_eq!((told.key_slot, told.key_generation), (1 - slot, generation - 1));
+            cipher.install(&next);
+            let told = encryption(&cipher);
+            assert_eq!(told.key_state, "settled");
+            assert_eq!((told.key_slot, told.key_generation), (slot, generation));
+        }
+    }
 }

@@ -85,3 +85,34 @@ fn connections_of_a_session_join_it_whichever_thread_took_them() {
     drop(all);
     running.wait();
 }
+
+#[test]
+fn status_tells_which_exports_are_encrypted_and_never_their_keys() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "5c".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "[daemon]\nthreads = 1\nlimits = {{ memory = \"16MiB\" }}\n\
+         [[export]]\nname = \"open\"\npath = \"mem:4M\"\niscsi = [{{ target = \"{TARGET}\" }}]\n\
+         [[export]]\nname = \"secret\"\npath = \"mem:4M\"\n\
+         encryption = {{ key_file = \"key\" }}\n\
+         iscsi = [{{ target = \"{TARGET}\", lun = 1 }}]\n\
+         [[target]]\nname = \"{TARGET}\"\nportals = [\"127.0.0.1:{port}\"]\n"
+    );
+    let config = config::parse(&text, "t", folder.path()).unwrap().config;
+    let running = start(&config, StartOptions { persist: false }).unwrap();
+    let status = crate::admin::Daemon::status(&running);
+    let told = |name: &str| {
+        let export = status.exports.iter().find(|export| export.name == name).unwrap();
+        export.encryption.clone()
+    };
+    assert_eq!(told("open"), None);
+    let secret = told("secret").unwrap();
+    assert_eq!((secret.key_slot, secret.key_state.as_str()), (0, "settled"));
+    assert!(!serde_json::to_string(&status).unwrap().contains("5c5c"));
+    running.stop();
+    running.wait();
+}

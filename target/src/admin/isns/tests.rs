@@ -110,9 +110,14 @@ fn a_server_that_comes_back_is_told_again_and_at_the_end_that_all_is_gone() {
         let listener = TcpListener::bind(address).await.unwrap();
         let mut peer = Peer::accept(&listener).await;
         assert_eq!(peer.grants(function::REGISTER).await, [ONE, ONE]);
-        let end = registrar.end();
+        let ended = std::cell::Cell::new(false);
+        let end = async {
+            registrar.end().await;
+            ended.set(true);
+        };
         let server = async {
             assert_eq!(peer.grants(function::DEREGISTER).await, [ONE]);
+            assert!(!ended.get(), "it is told while the end waits, not because it waited in vain");
             peer.is_left().await;
         };
         tokio::join!(end, server);
@@ -166,4 +171,83 @@ fn each_message_is_marked_as_a_clients() {
         let header = Header::parse(&header).unwrap();
         assert_ne!(header.flags & flag::CLIENT, 0);
     });
+}
+
+/// As `status` tells it, once it is so.
+async fn told(registrar: &Registrar, is: impl Fn(&IsnsServer) -> bool) -> IsnsServer {
+    let wait = async {
+        loop {
+            let [told] = &registrar.status()[..] else { panic!("one server") };
+            if is(told) {
+                return told.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.expect("it is told")
+}
+
+#[test]
+fn status_tells_whether_each_server_knows_the_targets_and_why_not() {
+    on_runtime(async {
+        let (listener, address) = server().await;
+        let registrar = Registrar::default();
+        assert_eq!(registrar.status(), []);
+        registrar.apply(&config(&[address], &[ONE]));
+        let fresh = IsnsServer { server: address.to_string(), ..IsnsServer::default() };
+        assert_eq!(registrar.status(), [fresh]);
+        let mut peer = Peer::accept(&listener).await;
+        let (asked, _, transaction) = peer.asked().await;
+        peer.answer(asked, transaction, 8).await;
+        let refused = told(&registrar, |server| server.last_error.is_some()).await;
+        assert!(!refused.registered && refused.since_seconds.is_none());
+        assert!(refused.last_error.unwrap().contains("source unauthorized"));
+        assert_eq!(refused.last_error_seconds, Some(0));
+        let mut peer = Peer::accept(&listener).await;
+        peer.grants(function::REGISTER).await;
+        let registered = told(&registrar, |server| server.registered).await;
+        assert!(registered.since_seconds.is_some());
+        assert!(registered.last_error.unwrap().contains("source unauthorized"), "the last one");
+        drop((peer, listener));
+        let lost = told(&registrar, |server| !server.registered).await;
+        assert!(lost.last_error.unwrap().contains("connection was lost"));
+        registrar.apply(&config(&[], &[ONE]));
+        assert_eq!(registrar.status(), [], "it is no longer to be told");
+    });
+}
+
+#[test]
+fn a_change_does_not_begin_the_registration_anew() {
+    let (begin, mut known) = (Clock::now(), Known::default());
+    let at = |seconds| begin + Duration::from_secs(seconds);
+    let address = "10.0.0.9:3205".parse().unwrap();
+    let since = |known: &Known| known.status(address, at(100)).since_seconds;
+    known.hear(News::Registered, at(10));
+    known.hear(News::Registered, at(20));
+    assert_eq!(since(&known), Some(90));
+    known.hear(News::Silent, at(30));
+    assert_eq!(
+        (since(&known), known.status(address, at(100)).last_error_seconds),
+        (None, Some(70))
+    );
+    known.hear(News::Registered, at(40));
+    assert_eq!(since(&known), Some(60));
+    known.hear(News::Gone, at(50));
+    assert_eq!(since(&known), None);
+    known.hear(News::Nothing, at(60));
+    assert!(known.status(address, at(100)).last_error.unwrap().contains("no target has a portal"));
+}
+
+#[test]
+fn a_registration_has_each_target_with_its_alias_and_portal_groups() {
+    let mut config = config(&["10.0.0.9:3205".parse().unwrap()], &[ONE, TWO]);
+    config.targets[1].alias = Some("the shelf's".into());
+    config.targets[1].portals[0].group = 7;
+    let mut isns = config.daemon.isns.clone().unwrap();
+    let told = registration(&isns, &config);
+    assert_eq!(told.entity, "shelf");
+    let of = |at: usize| (told.nodes[at].alias.as_deref(), told.nodes[at].portals[0].1);
+    assert_eq!((of(0), of(1)), ((None, 1), (Some("the shelf's"), 7)));
+    isns.entity = None;
+    assert!(!registration(&isns, &config).entity.is_empty(), "the host's name");
 }

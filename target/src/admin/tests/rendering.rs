@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::admin::status::{
-    AoePort, Endpoint, EndpointKind, Export, Kernel, Memory, Missing, Session,
+    AoePort, Encryption, Endpoint, EndpointKind, Export, IsnsServer, Kernel, Memory, Missing,
+    Session,
 };
 
 fn full() -> Status {
@@ -65,6 +66,44 @@ fn full() -> Status {
             ..Session::default()
         }],
         flush_failures: 0,
+        isns: Vec::new(),
+    }
+}
+
+#[test]
+fn encryption_and_isns_servers_are_told_where_there_are_any() {
+    let mut status = full();
+    status.exports[0].encryption = Some(Encryption {
+        cipher: "aes-xts-plain64".into(),
+        key_bits: 512,
+        key_slot: 1,
+        key_generation: 3,
+        key_state: "settled".into(),
+    });
+    status.isns = vec![
+        IsnsServer {
+            server: "10.0.0.9:3205".into(),
+            registered: true,
+            since_seconds: Some(75),
+            last_error: Some("no answer".into()),
+            last_error_seconds: Some(3600),
+        },
+        IsnsServer { server: "[fd00::9]:3205".into(), ..IsnsServer::default() },
+    ];
+    let text = render(&status);
+    for part in [
+        "\
+EXPORT   ENCRYPTION                 KEY SLOT  GENERATION  KEY
+md3      aes-xts-plain64, 512 bits         1           3  settled
+scratch  none                              -           -  -
+",
+        "\
+ISNS SERVER     REGISTERED  SINCE  LAST ERROR
+10.0.0.9:3205   yes         1m15s  1h00m ago: no answer
+[fd00::9]:3205  no              -  none
+",
+    ] {
+        assert!(text.contains(part), "\n{text}");
     }
 }
 

@@ -98,9 +98,14 @@ impl Cipher {
         self.now.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
+    /// How many media keys the store had before the one in force; [`slot_offset`] says where it is.
+    pub fn generation(&self) -> u64 {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Makes a new media key. Nothing is changed yet.
     pub(crate) fn successor(&self, random: &mut dyn FnMut(&mut [u8])) -> Successor {
-        let generation = self.now.read().unwrap_or_else(PoisonError::into_inner).0 + 1;
+        let generation = self.generation() + 1;
         draw(&self.wrapping, generation, random)
     }
 
