@@ -104,6 +104,16 @@ impl Sanitization {
         Phase::from_code(before)
     }
 
+    /// A failed attempt is let be: nobody else begins until [`Self::end`] is called, when that is
+    /// recorded. False if there is no failed attempt (any more).
+    pub fn begin_reopening(&self) -> bool {
+        let failed = |code| {
+            let failed = [Phase::Restricted as u8, Phase::Unrestricted as u8].contains(&code);
+            failed.then_some(Phase::Running as u8)
+        };
+        self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, failed).is_ok()
+    }
+
     /// What [`Self::begin`] began could not be recorded, and nothing was done.
     pub fn abandon(&self, before: Phase) {
         self.phase.store(before as u8, Ordering::Release);

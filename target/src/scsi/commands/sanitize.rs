@@ -75,8 +75,13 @@ fn exit(lu: &LogicalUnit) -> Result<Plan, Sense> {
     }
 }
 
-/// What a failed attempt left is used as it is.
+/// What a failed attempt left is used as it is. Nobody begins another one while that is recorded:
+/// the end of this would open the medium under it.
 pub(super) fn reopen(lu: &LogicalUnit) -> Result<Plan, Sense> {
+    if !lu.volume.sanitization.begin_reopening() {
+        // Somebody else was faster.
+        return refusal(lu).map_or_else(|| Ok(Plan::good()), Err);
+    }
     let reply = Reply::good(Vec::new());
     let bytes = lu.volume.sanitization.snapshot_after(true);
     Ok(keep(lu, bytes, Kept::SanitizeEnded { done: true, reply }))

@@ -177,3 +177,20 @@ fn what_is_not_understood_or_not_allowed_formats_nothing() {
     assert_eq!(refusal(&mut locked, &FORMAT), Condition::WRITE_PROTECTED);
     assert!(is_good(&n.begin(&VIEW, &[0; 6])));
 }
+
+/// A unit that cannot give blocks back is opened by the next FORMAT UNIT, once that is recorded.
+#[test]
+fn nobody_begins_while_the_end_of_a_failed_format_is_recorded() {
+    let mut n = disk();
+    let plan = format(&mut n, &[0, 0x88, 0, 0, 0, 0, 0, 0]);
+    let media = begun(&n, plan);
+    ended(&n, &media, Outcome::Failed(BlockError::Medium));
+    let again = n.begin_with(&VIEW, &FORMAT, 0);
+    let Action::Keep { then, .. } = again.action else { panic!("not kept: {again:?}") };
+    for another in [&FORMAT[..], &[0x48, 0x01, 0, 0, 0, 0, 0, 0, 5, 0]] {
+        let refused = sense_of(&n.begin_with(&VIEW, another, 0)).map(|sense| sense.condition);
+        assert_eq!(refused, Some(Condition::FORMAT_IN_PROGRESS), "{another:02x?}");
+    }
+    assert!(is_good(&n.unit().kept(then, true)));
+    assert!(is_good(&n.begin(&VIEW, &[0; 6])));
+}

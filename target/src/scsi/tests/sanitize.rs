@@ -227,3 +227,26 @@ fn a_key_change_that_failed_is_no_way_out_even_where_ause_allowed_one() {
     begun(&mut n, plan, true);
     assert!(sense_of(&n.begin(&VIEW, &[0; 6])).is_none());
 }
+
+/// Else its end would open the medium while the next one works on it.
+#[test]
+fn nobody_begins_while_the_exit_of_a_failed_one_is_recorded() {
+    let mut n = thin();
+    let media = erase(&mut n, 0x20);
+    ended(&n, media, Outcome::Failed(BlockError::Medium));
+    for recorded in [false, true] {
+        let exit = n.begin(&VIEW, &cdb(0x1f, 0));
+        let Action::Keep { then, .. } = exit.action else { panic!("not kept: {exit:?}") };
+        for another in [cdb(0x02, 0), cdb(0x1f, 0)] {
+            assert_eq!(refusal(&mut n, &another), Condition::SANITIZE_IN_PROGRESS);
+        }
+        let told = n.unit().kept(then, recorded);
+        assert_eq!(sense_of(&told).is_none(), recorded);
+        let phase = if recorded { Phase::Open } else { Phase::Unrestricted };
+        assert_eq!(n.unit().volume.sanitization.phase(), phase);
+    }
+    let media = erase(&mut n, 0);
+    assert_eq!(n.unit().volume.sanitization.phase(), Phase::Running);
+    ended(&n, media, Outcome::Done);
+    assert!(sense_of(&n.begin(&VIEW, &[0; 6])).is_none());
+}
