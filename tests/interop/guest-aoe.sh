@@ -22,28 +22,14 @@ host_action() {
   case $1 in
     cut) "$TESTS/guest/net.sh" cut "$NS" 1 1 ;;
     restore) "$TESTS/guest/net.sh" restore "$NS" 1 1 ;;
-    grow)
-      truncate -s 256M "$WORK/disk.img"
-      kill -HUP "$TARGET_PID"
-      sleep 1
-      ;;
+    grow) grow_disk ;;
     *) fail "the guest asked for an unknown $1" ;;
   esac
 }
 
-mkdir -p "$WORK/share"
-cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
-run_guest 2 "$mtu" "$kernel" 700 "$TESTS/interop/in-guest-aoe.sh" &
-guest=$!
-PIDS+=("$guest")
-serve_requests "$guest"
-wait "$guest" || fail "the guest says so above (exit code $?)"
-PIDS=()
-
-written=$(cat "$WORK/share/written.sum")
-on_disk=$(head -c 16M "$WORK/disk.img" | sha256sum | cut -d' ' -f1)
-[ "$written" = "$on_disk" ] || fail "what the guest wrote last is not in the file"
-pass "the file holds what the guest wrote"
+share
+guest_in_steps 2 "$mtu" "$kernel" 700 "$TESTS/interop/in-guest-aoe.sh"
+disk_holds_last_write
 kill -0 "$TARGET_PID" || fail "the target died"
 end_target
 pass "SIGTERM ended the target with 0"

@@ -23,8 +23,7 @@ portals = ["10.77.0.1:3260"]
 TOML
 start_target
 
-mkdir -p "$WORK/share"
-cp "$TESTS"/interop/guest-lib.sh "$TESTS"/interop/counters.py "$WORK/share/"
+share "$TESTS/interop/counters.py"
 for role in survivor:1:$kernel victim:2:$victims; do
   IFS=: read -r role id with <<<"$role"
   run_guest 1 1500 "$with" 1500 --id "$id" "$TESTS/interop/in-guest-fencing.sh" "$role" \

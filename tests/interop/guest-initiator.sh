@@ -45,21 +45,13 @@ NFT
     unblock) (inside nft delete table inet corbel) ;;
     restart) end_target TERM; sleep 3; start_target ;;
     crash) end_target KILL; sleep 3; start_target ;;
-    grow) truncate -s 256M "$WORK/disk.img"; kill -HUP "$TARGET_PID"; sleep 1 ;;
+    grow) grow_disk ;;
     *) fail "the guest asked for an unknown $1" ;;
   esac
 }
 
-cp "$TESTS"/interop/guest-lib.sh "$TESTS"/interop/guest-corbel.sh "$CORBEL_INITIATOR" "$WORK/share/"
-run_guest 2 1500 "$kernel" 800 --env "PRESENTER=$presenter" --env "ORDER=$order" "$TESTS/interop/in-guest-initiator.sh" &
-guest=$!
-PIDS+=("$guest")
-serve_requests "$guest"
-wait "$guest" || { cat "$WORK/share/initiator.log" 2>/dev/null | tail -n 60; fail "the guest says so above"; }
-PIDS=()
-
-written=$(cat "$WORK/share/written.sum")
-on_disk=$(head -c 16M "$WORK/disk.img" | sha256sum | cut -d' ' -f1)
-[ "$written" = "$on_disk" ] || fail "what the guest wrote last is not in the file"
-pass "the file holds what the guest wrote"
+share "$TESTS/interop/guest-corbel.sh" "$CORBEL_INITIATOR"
+guest_failed() { tail -n 60 "$WORK/share/initiator.log" 2>/dev/null || true; }
+guest_in_steps 2 1500 "$kernel" 800 --env "PRESENTER=$presenter" --env "ORDER=$order" "$TESTS/interop/in-guest-initiator.sh"
+disk_holds_last_write
 end_target

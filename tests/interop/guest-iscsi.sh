@@ -36,28 +36,15 @@ host_action() {
     restore) "$TESTS/guest/net.sh" restore "$NS" 1 1 ;;
     restart) end_target TERM; sleep 3; start_target ;;
     crash) end_target KILL; sleep 3; start_target ;;
-    grow)
-      truncate -s 256M "$WORK/disk.img"
-      kill -HUP "$TARGET_PID"
-      sleep 1
-      ;;
+    grow) grow_disk ;;
     *) fail "the guest asked for an unknown $1" ;;
   esac
 }
 
-cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
+share
 case $CORBEL_TARGET in */peers.py) peers=1 ;; *) peers=0 ;; esac # tgt falls short of two things
-run_guest 2 "$mtu" "$kernel" 700 --env "PEERS=$peers" "$TESTS/interop/in-guest-iscsi.sh" &
-guest=$!
-PIDS+=("$guest")
-serve_requests "$guest"
-wait "$guest" || fail "the guest says so above (exit code $?)"
-PIDS=()
-
-written=$(cat "$WORK/share/written.sum")
-on_disk=$(head -c 16M "$WORK/disk.img" | sha256sum | cut -d' ' -f1)
-[ "$written" = "$on_disk" ] || fail "what the guest wrote last is not in the file"
-pass "the file holds what the guest wrote"
+guest_in_steps 2 "$mtu" "$kernel" 700 --env "PEERS=$peers" "$TESTS/interop/in-guest-iscsi.sh"
+disk_holds_last_write
 if grep -rqE 'one-way-secret|other-way-secret' "$WORK/target.log" "$WORK/target.out"; then
   fail "a CHAP secret stands in the target's log"
 fi

@@ -24,6 +24,63 @@ ask_host() { # the host does it, then we go on
   rm -f "$HERE/done.$1"
 }
 
+# --- iSCSI
+
+setting() { iscsiadm -m node -T "$IQN" -o update -n "$1" -v "$2"; } # NAME VALUE
+sd_disks() { [ "$(find /sys/block -name 'sd?' | wc -l)" = "$1" ]; }
+log_in() { # DISKS [NAME VALUE]… ; at all portals, with these settings, until there are so many disks
+  local disks=$1
+  shift
+  iscsiadm -m discovery -t sendtargets -p 10.77.0.1 >/dev/null
+  for (( ; $# > 1; )); do
+    setting "$1" "$2"
+    shift 2
+  done
+  iscsiadm -m node -T "$IQN" --login >/dev/null
+  wait_for 120 "$disks disks" sd_disks "$disks" # an emulated guest beside others took 40 s
+  udevadm settle
+}
+log_out() { iscsiadm -m node --logoutall=all >/dev/null; }
+port_group() { # DISK ; the tag of the target port group that it comes by
+  sg_vpd -p di "/dev/$1" | sed -n 's/.*Target port group: 0x//p'
+}
+
+multipath_config() { # from stdin: what stands in `defaults` beside what is the same for all
+  {
+    echo "defaults {"
+    cat
+    cat <<'CONF'
+    find_multipaths no
+    user_friendly_names yes
+    polling_interval 1
+    max_polling_interval 1
+    no_path_retry queue
+}
+blacklist {
+    devnode "^(vd|nbd|etherd)"
+}
+CONF
+  } >/etc/multipath.conf
+}
+let_go() { # of the map. udev looks again at a device that was open for writing, and holds it meanwhile
+  udevadm settle
+  wait_for 60 "the map to be let go" multipath -F
+}
+
+# --- work for a device
+
+grown_end_holds_data() { # DEVICE ; of 256 MiB, of which the last 16 were not there before
+  dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
+  dd if=/tmp/last of="$1" bs=1M count=16 seek=240 oflag=direct conv=fsync status=none
+  cmp <(dd if="$1" bs=1M skip=240 iflag=direct status=none) /tmp/last
+  pass "grown to 256 MiB, the new end holds data"
+}
+last_write() { # DEVICE ; its first 16 MiB, for the host to compare with what the store has
+  dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
+  dd if=/tmp/last of="$1" bs=1M oflag=direct conv=fsync status=none
+  sha256sum </tmp/last | cut -d' ' -f1 >"$HERE/written.sum"
+}
+
 # Random reads and writes in small and in large blocks; all that is written is read back and
 # compared. serialize_overlap: without it fio, once it goes over the same blocks again, has a block's
 # check and its next write under way at the same time, and calls what it sees a fault: a block that

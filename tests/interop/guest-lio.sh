@@ -7,7 +7,6 @@ kernel=${1:-6.12}
 NAME=guest-lio-$kernel
 CORBEL_INITIATOR=${CORBEL_INITIATOR:-$(dirname "$CORBEL_TARGET")/corbel-initiator}
 "$TESTS/guest/net.sh" up "$NS" 1 1500
-mkdir -p "$WORK/share"
-cp "$TESTS"/interop/guest-lib.sh "$TESTS"/interop/guest-corbel.sh "$CORBEL_INITIATOR" "$WORK/share/"
+share "$TESTS"/interop/guest-corbel.sh "$CORBEL_INITIATOR"
 run_guest 1 1500 "$kernel" 700 "$TESTS/interop/in-guest-lio.sh" ||
   { tail -n 60 "$WORK/share/initiator.log" 2>/dev/null; fail "the guest says so above"; }

@@ -42,13 +42,7 @@ host_action() {
   esac
 }
 
-mkdir -p "$WORK/share"
-cp "$TESTS"/interop/guest-lib.sh "$WORK/share/"
-run_guest 2 "$mtu" "$kernel" 1500 "$TESTS/interop/in-guest-multipath.sh" &
-guest=$!
-PIDS+=("$guest")
-serve_requests "$guest"
-wait "$guest" || fail "the guest says so above (exit code $?)"
-PIDS=()
+share
+guest_in_steps 2 "$mtu" "$kernel" 1500 "$TESTS/interop/in-guest-multipath.sh"
 end_target
 pass "kernel $kernel: everything above"

@@ -7,7 +7,6 @@
 kernel=${1:-6.1}
 NAME=guest-nbd-$kernel
 
-mkdir -p "$WORK/share"
-cp "$TESTS/interop/guest-lib.sh" "$(program nbd-mem)" "$WORK/share/"
+share "$(program nbd-mem)"
 run_guest 0 1500 "$kernel" 600 "$TESTS/interop/in-guest-nbd.sh" || fail "the guest says so above (exit code $?)"
 pass "kernel $kernel: everything above"

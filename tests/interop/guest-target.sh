@@ -6,8 +6,7 @@
 kernel=${1:-6.1}
 NAME=guest-target-$kernel
 
-mkdir -p "$WORK/share"
-cp "$TESTS"/interop/guest-lib.sh "$CORBEL_TARGET" "$WORK/share/"
+share "$CORBEL_TARGET"
 run_guest 0 1500 "$kernel" 500 --disk 192M "$TESTS/interop/in-guest-target.sh" ||
   fail "the guest says so above (exit code $?)"
 pass "kernel $kernel: everything above"

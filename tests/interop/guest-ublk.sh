@@ -9,8 +9,7 @@
 kernel=${1:-6.12}
 NAME=guest-ublk-$kernel
 
-mkdir -p "$WORK/share"
-cp "$TESTS/interop/guest-lib.sh" "$(program ublk-mem)" "$WORK/share/"
+share "$(program ublk-mem)"
 run_guest 0 1500 "$kernel" 600 --mem 1536 "$TESTS/interop/in-guest-ublk.sh" ||
   fail "the guest says so above (exit code $?)"
 pass "kernel $kernel: everything above"

@@ -58,10 +58,6 @@ pass "LVM on top"
 ask_host grow
 wait_for 20 "the new size after aoe-revalidate" sh -c "aoe-revalidate e0.0; sleep 1
   [ \$(cat '$sys/size') = $((256 * 2048)) ]"
-dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
-dd if=/tmp/last of="$device" bs=1M oflag=direct conv=fsync status=none
-dd if=/tmp/last of="$device" bs=1M seek=240 oflag=direct conv=fsync status=none
-cmp <(dd if="$device" bs=1M skip=240 iflag=direct status=none) /tmp/last
-sha256sum </tmp/last | cut -d' ' -f1 >"$HERE/written.sum"
-pass "grown to 256 MiB, the new end holds data"
+grown_end_holds_data "$device"
+last_write "$device"
 dmesg_is_clean 'aoe: .*(error|fail)|too many'

@@ -11,11 +11,7 @@ await() { wait_for 600 "the other guest's $1" test -e "$HERE/$1"; }
 
 iscsid
 modprobe -a iscsi_tcp sd_mod sg
-iscsiadm -m discovery -t sendtargets -p 10.77.0.1 >/dev/null
-iscsiadm -m node -T "$IQN" --login >/dev/null
-one() { [ "$(ls -d /sys/block/sd? | wc -l)" = 1 ]; }
-wait_for 120 "the disk" one
-udevadm settle
+log_in 1
 disk=$(echo /dev/sd?)
 fence() { # ACTION KEY
   fence_scsi --action="$1" --key="$2" --devices="$disk" >/tmp/fence.txt 2>&1
@@ -101,5 +97,5 @@ survivor() {
 }
 
 $role
-iscsiadm -m node --logoutall=all >/dev/null
+log_out
 kernel_is_sound

@@ -93,9 +93,7 @@ wait $waiting || fail "a read that waited failed although the paths came back"
 pass "all paths gone: queue waits, fail fails what waits, queue waits again and resumes"
 wait_for 120 "four paths again, some of which may be damped" ready_paths 4
 
-dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
-dd if=/tmp/last of="$device" bs=1M oflag=direct conv=fsync status=none
-sha256sum </tmp/last | cut -d' ' -f1 >"$HERE/written.sum"
+last_write "$device"
 dmesg_is_clean
 end_initiator
 kernel_is_sound

@@ -2,19 +2,9 @@
 # The guest's half of guest-iscsi.sh.
 . /mnt/share/guest-lib.sh
 
-cat >/etc/multipath.conf <<'CONF'
-defaults {
-    find_multipaths no
-    user_friendly_names yes
-    polling_interval 1
-    max_polling_interval 1
+multipath_config <<'CONF'
     path_grouping_policy multibus
     path_selector "round-robin 0"
-    no_path_retry queue
-}
-blacklist {
-    devnode "^(vd|nbd|etherd)"
-}
 CONF
 iscsid
 modprobe -a iscsi_tcp dm-multipath dm-round-robin sd_mod
@@ -23,7 +13,6 @@ multipathd
 for portal in 10.77.0.1 10.77.1.1; do
   iscsiadm -m discovery -t sendtargets -p "$portal"
 done
-setting() { iscsiadm -m node -T "$IQN" -o update -n "$1" -v "$2"; }
 setting node.session.timeo.replacement_timeout 2
 setting 'node.conn[0].timeo.noop_out_interval' 1
 setting 'node.conn[0].timeo.noop_out_timeout' 2
@@ -95,18 +84,12 @@ if [ "$PEERS" = 0 ]; then
     [ "$(blockdev --getsize64 "$device")" = $((256 << 20)) ]
   }
   wait_for 30 "the new size after a rescan" grown
-  dd if=/tmp/random of="$device" bs=1M count=16 seek=240 oflag=direct conv=fsync status=none
-  cmp -n $((16 << 20)) <(dd if="$device" bs=1M skip=240 iflag=direct status=none) /tmp/random
-  pass "grown to 256 MiB, the new end holds data"
+  grown_end_holds_data "$device"
 fi
-dd if=/dev/urandom of=/tmp/last bs=1M count=16 status=none
-dd if=/tmp/last of="$device" bs=1M oflag=direct conv=fsync status=none
-sha256sum </tmp/last | cut -d' ' -f1 >"$HERE/written.sum"
+last_write "$device"
 
-# udev looks at a device again that was open for writing, and holds it meanwhile.
-udevadm settle
-wait_for 30 "the map to be let go" multipath -F
-iscsiadm -m node --logoutall=all
+let_go
+log_out
 [ -z "$(ls /sys/class/iscsi_session 2>/dev/null)" ] || fail "a session outlived its logout"
 pass "clean logout"
 dmesg_is_clean

@@ -2,34 +2,18 @@
 # The guest's half of guest-multipath.sh.
 . /mnt/share/guest-lib.sh
 
-cat >/etc/multipath.conf <<'CONF'
-defaults {
-    find_multipaths no
-    user_friendly_names yes
-    polling_interval 1
-    max_polling_interval 1
+multipath_config <<'CONF'
     path_grouping_policy group_by_prio
     prio alua
     failback immediate
-    no_path_retry queue
-}
-blacklist {
-    devnode "^(vd|nbd|etherd)"
-}
 CONF
 iscsid
 modprobe -a iscsi_tcp sd_mod scsi_dh_alua dm-multipath dm-service-time
 multipathd
-iscsiadm -m discovery -t sendtargets -p 10.77.0.1 >/dev/null
-iscsiadm -m node -T "$IQN" -o update -n node.session.timeo.replacement_timeout -v 2
-iscsiadm -m node -T "$IQN" --login >/dev/null
-both() { [ "$(ls -d /sys/block/sd? | wc -l)" = 2 ]; }
-wait_for 120 "the unit over both portals" both
-udevadm settle
+log_in 2 node.session.timeo.replacement_timeout 2
 declare -A disk # by port group
 for sd in /sys/block/sd?; do
-  group=$(sg_vpd -p di "/dev/${sd##*/}" | sed -n 's/.*Target port group: 0x//p')
-  disk[$group]=${sd##*/}
+  disk[$(port_group "${sd##*/}")]=${sd##*/}
 done
 one=${disk[1]} two=${disk[2]}
 
@@ -89,7 +73,6 @@ wait_for 120 "writes to $one after the transition" only "$one" "$two"
 wait "$load" || fail "the load did not survive the changes"
 pass "transitioning for a while; in all, $(grep -c "err= 0" /tmp/loads) jobs, no error"
 
-udevadm settle
-wait_for 60 "the map to be let go" multipath -F
-iscsiadm -m node --logoutall=all >/dev/null
+let_go
+log_out
 dmesg_is_clean

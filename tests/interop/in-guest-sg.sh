@@ -4,12 +4,7 @@
 
 iscsid
 modprobe -a iscsi_tcp sd_mod sg scsi_dh_alua
-iscsiadm -m discovery -t sendtargets -p 10.77.0.1 >/dev/null
-iscsiadm -m node -T "$IQN" -o update -n node.session.timeo.replacement_timeout -v 2
-iscsiadm -m node -T "$IQN" --login >/dev/null
-all() { [ "$(ls -d /sys/block/sd? | wc -l)" = 4 ]; }
-wait_for 60 "both units over both portals" all
-udevadm settle
+log_in 4 node.session.timeo.replacement_timeout 2 # both units over both portals
 
 said=''
 says() { # PATTERN COMMAND… ; it succeeds, and prints what fits
@@ -28,8 +23,7 @@ refused() { # EXIT-CODE PATTERN COMMAND…
 declare -A disk # by LUN and port group
 for sd in /sys/block/sd?; do
   at=$(readlink -f "$sd/device")
-  group=$(sg_vpd -p di "/dev/${sd##*/}" | sed -n 's/.*Target port group: 0x//p')
-  disk[${at##*:}.$group]=/dev/${sd##*/}
+  disk[${at##*:}.$(port_group "${sd##*/}")]=/dev/${sd##*/}
 done
 first=${disk[$LUN.1]} second=${disk[$LUN.2]}
 spare=${disk[$((LUN + 1)).1]} other=${disk[$((LUN + 1)).2]} # one small unit, by both ports
@@ -231,5 +225,5 @@ ask_host restart
 wait_for 60 "the port in standby again" sg_rtpg -d "$second"
 says '0x02 \(standby\)' sg_rtpg -d "$second"
 pass "the standby that an initiator set outlived SIGKILL"
-iscsiadm -m node --logoutall=all >/dev/null
+log_out
 kernel_is_sound

@@ -123,6 +123,36 @@ run_guest() { # NICS MTU KERNEL TIMEOUT SCRIPT… ; $WORK/share is the script's 
   "$@"
 }
 
+share() { # FILE… ; for a guest to have, beside what all of them need
+  mkdir -p "$WORK/share"
+  cp "$TESTS/interop/guest-lib.sh" "$@" "$WORK/share/"
+}
+
+guest_failed() { :; } # what a script has to show of it, beside what the guest said itself
+
+guest_in_steps() { # as run_guest; the host does what the guest asks for (serve_requests)
+  run_guest "$@" &
+  local guest=$!
+  PIDS+=("$guest")
+  serve_requests "$guest"
+  wait "$guest" || { guest_failed; fail "the guest says so above"; }
+  PIDS=()
+}
+
+grow_disk() { # the image, and the target is told
+  truncate -s 256M "$WORK/disk.img"
+  kill -HUP "$TARGET_PID"
+  sleep 1
+}
+
+disk_holds_last_write() { # of the guest, by its own account
+  local written on_disk
+  written=$(cat "$WORK/share/written.sum")
+  on_disk=$(head -c 16M "$WORK/disk.img" | sha256sum | cut -d' ' -f1)
+  [ "$written" = "$on_disk" ] || fail "what the guest wrote last is not in the file"
+  pass "the file holds what the guest wrote"
+}
+
 # Guest and host step together by files in the shared folder: the guest makes ask.X, the host calls
 # host_action X and makes done.X, the guest takes both away. Ends with the guest.
 serve_requests() { # GUEST-PID
