@@ -30,10 +30,12 @@ const LOG_MAX: usize = 32;
 /// What becomes of a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It is made, and was none if `before` is what was wanted.
+    /// It is made, and was none if both are the same.
     Made {
         /// What was in force.
         before: Parameters,
+        /// What is.
+        now: Parameters,
     },
     /// Another change is being saved.
     Busy,
@@ -184,23 +186,34 @@ impl ModePages {
         self.write_protect.store(parameters.software_write_protect, Ordering::Release);
     }
 
-    /// LOGICAL UNIT RESET.
+    /// LOGICAL UNIT RESET. A cache that is on stays on: nothing is made stable by a reset, and who
+    /// reads WCE=0 may rely on every write acknowledged before.
     pub(super) fn reset(&self) {
         let inner = self.lock();
-        self.put(&inner.saved.unwrap_or(self.defaults));
+        let mut back = inner.saved.unwrap_or(self.defaults);
+        back.write_cache |= self.write_cache();
+        self.put(&back);
     }
 
-    /// `who` wants these in force, and saved if `save`.
-    pub(super) fn propose(&self, wanted: Parameters, save: bool, who: &NexusName) -> Change {
+    /// `who` saw `seen` and wants `wanted` in force, and saved if `save`. What it leaves alone
+    /// stays as another initiator may have set it meanwhile.
+    pub(super) fn propose(
+        &self,
+        seen: &Parameters,
+        wanted: &Parameters,
+        save: bool,
+        who: &NexusName,
+    ) -> Change {
         let mut inner = self.lock();
         if inner.proposed.is_some() {
             return Change::Busy;
         }
+        let wanted = merged(seen, wanted, &self.current());
         if save && inner.saved != Some(wanted) {
             inner.proposed = Some((wanted, who.clone()));
             return Change::Persist(sealed(&wanted));
         }
-        Change::Made { before: self.change(&mut inner, wanted, who.clone()) }
+        Change::Made { before: self.change(&mut inner, wanted, who.clone()), now: wanted }
     }
 
     /// What was proposed is on stable storage and comes into force, or could not be written and
@@ -229,6 +242,20 @@ impl ModePages {
             self.generation.store(generation, Ordering::Release);
         }
         before
+    }
+}
+
+/// `now` with what differs between `seen` and `wanted`.
+fn merged(seen: &Parameters, wanted: &Parameters, now: &Parameters) -> Parameters {
+    let bit = |seen, wanted, now| if seen == wanted { now } else { wanted };
+    Parameters {
+        write_cache: bit(seen.write_cache, wanted.write_cache, now.write_cache),
+        descriptor_sense: bit(seen.descriptor_sense, wanted.descriptor_sense, now.descriptor_sense),
+        software_write_protect: bit(
+            seen.software_write_protect,
+            wanted.software_write_protect,
+            now.software_write_protect,
+        ),
     }
 }
 

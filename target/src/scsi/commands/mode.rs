@@ -89,7 +89,10 @@ pub(in crate::scsi) fn select(nexus: &Nexus, command: &ModeSelect) -> Result<Pla
         return Err(Sense::invalid_cdb(1, Some(4)));
     }
     match (len, save) {
-        (0, true) => Ok(change(nexus, nexus.lu.mode.current(), true)),
+        (0, true) => {
+            let now = nexus.lu.mode.current();
+            Ok(change(nexus, (&now, &now), true))
+        }
         (0, false) => Ok(Plan::good()),
         _ => Ok(Plan::parameters(ParameterKind::ModeSelect { ten, save }, len)),
     }
@@ -105,18 +108,18 @@ pub(in crate::scsi) fn resume(
     let (now, may) = (lu.mode.current(), lu.mode.changeable());
     let geometry = geometry(lu, false);
     let wanted = mode::parse_select(list, ten, &now, &may, &geometry, &fixed(lu))?;
-    Ok(change(nexus, wanted, save))
+    Ok(change(nexus, (&now, &wanted), save))
 }
 
-fn change(nexus: &Nexus, wanted: Parameters, save: bool) -> Plan {
+fn change(nexus: &Nexus, (seen, wanted): (&Parameters, &Parameters), save: bool) -> Plan {
     let lu = &nexus.lu;
-    match lu.mode.propose(wanted, save, &nexus.name) {
+    match lu.mode.propose(seen, wanted, save, &nexus.name) {
         Change::Busy => Plan::respond(Reply::status(Status::Busy)),
         Change::Persist(bytes) => {
             let (file, then) = (lu.mode_name(), Kept::ModePages);
             Plan::action(Action::Keep { file, bytes, then })
         }
-        Change::Made { before } => match flush(&before, &wanted) {
+        Change::Made { before, now } => match flush(&before, &now) {
             Some(media) => Plan::media(media, 0, 0),
             None => Plan::good(),
         },

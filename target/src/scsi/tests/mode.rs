@@ -239,8 +239,9 @@ fn changes_are_known_by_who_made_them_as_long_as_the_log_reaches() {
     let n = disk();
     let (mode, who) = (&n.unit().mode, &n.name);
     let change = |at: u64| {
-        let wanted = Parameters { software_write_protect: at.is_multiple_of(2), ..mode.current() };
-        assert!(matches!(mode.propose(wanted, false, who), Change::Made { .. }));
+        let seen = mode.current();
+        let wanted = Parameters { software_write_protect: at.is_multiple_of(2), ..seen };
+        assert!(matches!(mode.propose(&seen, &wanted, false, who), Change::Made { .. }));
     };
     (0..32).for_each(change);
     assert_eq!(mode.generation(), 32);
@@ -250,4 +251,37 @@ fn changes_are_known_by_who_made_them_as_long_as_the_log_reaches() {
     assert!(!mode.changed_by_others(1, who));
     change(32);
     assert_eq!(mode.generation(), 33, "nothing has changed");
+}
+
+/// Both looked before either changed anything.
+#[test]
+fn two_who_change_different_pages_at_once_undo_nothing() {
+    let n = disk();
+    let (mode, seen) = (&n.unit().mode, n.unit().mode.current());
+    let sense = Parameters { descriptor_sense: !seen.descriptor_sense, ..seen };
+    let cache = Parameters { write_cache: !seen.write_cache, ..seen };
+    mode.propose(&seen, &sense, false, &n.name);
+    let Change::Made { before, now } = mode.propose(&seen, &cache, false, &n.name) else {
+        panic!("not made")
+    };
+    assert_eq!((before, now), (sense, Parameters { write_cache: cache.write_cache, ..sense }));
+    assert_eq!(mode.current(), now);
+}
+
+/// What was acknowledged under a cache is not stable only because somebody reset the unit.
+#[test]
+fn a_reset_does_not_say_that_a_cache_is_off_that_was_on() {
+    let n = disk();
+    let mode = &n.unit().mode;
+    let on = mode.current();
+    let off = Parameters { write_cache: false, ..on };
+    assert!(on.write_cache);
+    mode.enable_saving();
+    assert!(matches!(mode.propose(&on, &off, true, &n.name), Change::Persist(_)));
+    mode.settle(true);
+    n.unit().reset();
+    assert_eq!(mode.current(), off);
+    mode.propose(&off, &on, false, &n.name);
+    n.unit().reset();
+    assert_eq!((mode.current(), mode.saved()), (on, off));
 }
