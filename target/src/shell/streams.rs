@@ -26,8 +26,12 @@ const MESSAGE_PDUS_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: u64 = 512 * 1024;
 
 /// Commands of one connection that are begun before answers go out: what is answered can be worked
-/// on by the initiator meanwhile.
-const COMMANDS_A_TURN: usize = 16;
+/// on by the initiator meanwhile. Not 16: TCP hands packets of up to 64 KiB, headers included, to
+/// the device, and 16 answers of 4 KiB are one such packet and another of 800 bytes, which costs
+/// both ends nearly as much again. Answers of any power of two fill their last packet well.
+pub(super) const COMMANDS_A_TURN: usize = 15;
+const PACKET_BYTES: usize = 65_535 - 40 - 60;
+const _: () = assert!(COMMANDS_A_TURN * (BHS_BYTES + 4 + 4096 + 4) <= PACKET_BYTES);
 
 /// Answers that are held back, if they are small, while the socket has more commands for us: each
 /// message wakes the peer.

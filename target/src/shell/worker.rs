@@ -12,7 +12,7 @@ use super::host::{Backing, RingHost, block_error};
 use super::letter::{Letter, Plan};
 use super::ports::{Ports, Tags};
 use super::report::ShardReport;
-use super::streams::Streams;
+use super::streams::{COMMANDS_A_TURN, Streams};
 use crate::aoe::{AoeServer, PortId};
 use crate::host::{BlockError, BlockToken, Host, ShardId};
 use crate::iscsi::server::IscsiServer;
@@ -43,8 +43,12 @@ pub(super) mod tag {
 
 /// Completions handled before what they gave is sent, for each connection that sent something in
 /// the turn before: a peer is at work on its answers while the next ones are put together, and
-/// many peers' answers still share a system call.
-const COMPLETIONS_A_SHARE: usize = 16;
+/// many peers' answers still share a system call. As many as a connection begins, with the ends of
+/// its last message and its receive.
+const COMPLETIONS_A_SHARE: usize = COMMANDS_A_TURN + 2;
+
+/// Frames that make a share. They are sent one by one in any case: theirs may double each turn.
+const FRAMES_A_SHARE: usize = 8;
 
 /// How long a stopping shard waits for initiators to log out, and then for the disks.
 const LOGOUT_GRACE: Duration = Duration::from_secs(3);
@@ -116,8 +120,7 @@ impl Worker {
             self.shard.tick(&mut self.host);
             let frames = self.send_frames();
             let messages = self.streams.pump(&mut self.host, &mut self.shard);
-            // Frames are sent one by one in any case: their share may double each turn.
-            shares = (messages + 2 * frames / COMPLETIONS_A_SHARE).max(1);
+            shares = (messages + frames / FRAMES_A_SHARE).max(1);
             if self.is_finished() {
                 // The last answers go out.
                 return self.host.reactor.turn(Some(Wait::ZERO), &mut fresh);
