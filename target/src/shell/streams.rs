@@ -393,10 +393,8 @@ fn send(stream: &mut Stream, key: usize, host: &mut RingHost, shard: &mut Shard<
         host.reactor.unsent(message);
         return false;
     }
-    let small = pdus < HELD_PDUS_MAX && message.len() < HELD_BYTES_MAX;
-    // Not while payload is received straight to its place: all of it may take a while to come.
-    let soon = stream.hears_more() && shard.iscsi.direct(stream.id).is_none();
-    if small && soon && shard.iscsi.wants_read(stream.id) {
+    let more = stream.hears_more() && shard.iscsi.wants_read(stream.id);
+    if more && waits(pdus, message.len(), shard.iscsi.direct(stream.id)) {
         (stream.held, stream.held_pdus) = (Some(message), pdus);
         return false;
     }
@@ -405,9 +403,21 @@ fn send(stream: &mut Stream, key: usize, host: &mut RingHost, shard: &mut Shard<
     true
 }
 
+/// True if so many answers, of so many bytes, wait for what the socket holds, which begins with
+/// this much payload. Not while that is received straight to its place: all of it may take a while
+/// to come. But a command that the end of a pool buffer has cut brings its rest with the next.
+fn waits(pdus: usize, bytes: u64, direct: Option<u32>) -> bool {
+    pdus < HELD_PDUS_MAX && bytes < HELD_BYTES_MAX && !direct.is_some_and(is_direct)
+}
+
+/// True if so much payload that is still to come is received straight to its place.
+const fn is_direct(left: u32) -> bool {
+    left >= DIRECT_BYTES_MIN
+}
+
 fn receive(stream: &mut Stream, key: usize, host: &mut RingHost, shard: &mut Shard<Buf>) {
     let (file, tag) = (stream.file, tag::of(tag::RECEIVED, key as u64));
-    let direct = shard.iscsi.direct(stream.id).filter(|left| *left >= DIRECT_BYTES_MIN);
+    let direct = shard.iscsi.direct(stream.id).filter(|left| is_direct(*left));
     if direct.is_some() {
         stream.payload_comes = true;
         let place: Option<Slice<Buf>> = shard.iscsi.take_direct(stream.id);
@@ -422,4 +432,17 @@ fn receive(stream: &mut Stream, key: usize, host: &mut RingHost, shard: &mut Sha
     stream.payload_comes = direct.is_some();
     stream.receiving = Receiving::Pooled;
     host.reactor.submit(Op::RecvPooled { file, len_max, repeat: false }, tag);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_answers_wait_for_the_rest_of_a_cut_command_but_not_for_a_long_payload() {
+        assert!(waits(7, 7 * 48, None));
+        assert!(waits(7, 7 * 48, Some(3000)));
+        assert!(!waits(7, 7 * 48, Some(DIRECT_BYTES_MIN)));
+        assert!(!waits(HELD_PDUS_MAX, 7 * 48, None) && !waits(7, HELD_BYTES_MAX, None));
+    }
 }
