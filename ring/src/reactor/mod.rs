@@ -321,8 +321,11 @@ impl Reactor {
     /// connection reset. A peer that stopped reading can so not hold payload memory.
     pub fn abort(&mut self, file: File) {
         if let Some(fd) = self.files.descriptor(file) {
-            // Not by a last close: operations that the kernel still works on hold the file, and an
-            // attempt to connect would go on for minutes. Not a TCP socket: nothing to reset.
+            // Not a socket: nothing to reset.
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+            // Not only by the last close: operations that the kernel still works on hold the file,
+            // and an attempt to connect would go on for minutes. It fails where it is not TCP, or
+            // (EBUSY) somebody waits in the kernel; then the last close does it.
             let _ = rustix::net::connect_unspec(fd);
         }
         self.give_up(file);

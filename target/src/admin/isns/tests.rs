@@ -92,6 +92,15 @@ async fn server() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+/// A server to which target `ONE` is about to be told.
+async fn told_one() -> (TcpListener, SocketAddr, Registrar, Peer) {
+    let (listener, address) = server().await;
+    let registrar = Registrar::default();
+    registrar.apply(&config(&[address], &[ONE]));
+    let peer = Peer::accept(&listener).await;
+    (listener, address, registrar, peer)
+}
+
 fn on_runtime(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test);
@@ -100,10 +109,7 @@ fn on_runtime(test: impl Future<Output = ()>) {
 #[test]
 fn a_server_that_comes_back_is_told_again_and_at_the_end_that_all_is_gone() {
     on_runtime(async {
-        let (listener, address) = server().await;
-        let registrar = Registrar::default();
-        registrar.apply(&config(&[address], &[ONE]));
-        let mut peer = Peer::accept(&listener).await;
+        let (listener, address, registrar, mut peer) = told_one().await;
         assert_eq!(peer.grants(function::REGISTER).await, [ONE, ONE]);
         drop((peer, listener));
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -127,10 +133,7 @@ fn a_server_that_comes_back_is_told_again_and_at_the_end_that_all_is_gone() {
 #[test]
 fn a_change_is_told_and_a_server_that_is_no_longer_named_is_left() {
     on_runtime(async {
-        let (listener, address) = server().await;
-        let registrar = Registrar::default();
-        registrar.apply(&config(&[address], &[ONE]));
-        let mut peer = Peer::accept(&listener).await;
+        let (listener, address, registrar, mut peer) = told_one().await;
         peer.grants(function::REGISTER).await;
         registrar.apply(&config(&[address], &[ONE, TWO]));
         assert_eq!(peer.grants(function::REGISTER).await, [ONE, ONE, TWO]);
@@ -147,10 +150,7 @@ fn a_change_is_told_and_a_server_that_is_no_longer_named_is_left() {
 #[test]
 fn an_end_does_not_wait_for_a_silent_server_for_longer_than_it_says() {
     on_runtime(async {
-        let (listener, address) = server().await;
-        let registrar = Registrar::default();
-        registrar.apply(&config(&[address], &[ONE]));
-        let mut peer = Peer::accept(&listener).await;
+        let (_listener, _, registrar, mut peer) = told_one().await;
         peer.grants(function::REGISTER).await;
         let begin = std::time::Instant::now();
         registrar.end().await;
@@ -162,10 +162,7 @@ fn an_end_does_not_wait_for_a_silent_server_for_longer_than_it_says() {
 #[test]
 fn each_message_is_marked_as_a_clients() {
     on_runtime(async {
-        let (listener, address) = server().await;
-        let registrar = Registrar::default();
-        registrar.apply(&config(&[address], &[ONE]));
-        let mut peer = Peer::accept(&listener).await;
+        let (_listener, _, _registrar, mut peer) = told_one().await;
         let mut header = [0; HEADER_BYTES];
         peer.stream.read_exact(&mut header).await.unwrap();
         let header = Header::parse(&header).unwrap();
