@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The one test command. On a fresh Debian 12 machine with Rust it installs what it needs (see
 # packages.txt), then runs every stage, names those that failed and shows the end of their logs.
+# One stage at a time, but for two that mostly wait: see `beside`.
 #
 # usage: tests/run.sh [STAGE…]     default: all of them, in this order
-#   fmt clippy dependencies test optimised simulator doc build    need no root
-#   export host-iscsi conformance                libiscsi and qemu-img, in a network namespace
+#   fmt dependencies build clippy test optimised simulator doc    need no root
+#   conformance export host-iscsi                libiscsi and qemu-img, in a network namespace
 #   isns                                         Open-iSNS's server, in a network namespace
 #   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage
 #                                                our own clients, in a network namespace
 #   nbd attach                                   clients of NBD, in a network namespace
 #   initiator-cli                                the initiator's commands, in a network namespace
 #   bench                                        the load generator, in a network namespace
+#   guest-image                                  what the guests boot
 #   guest-ring guest-aoe guest-iscsi guest-target
 #                                                kernels 6.1 and 6.12 in QEMU, two guests at a time
 #   guest-sg guest-multipath                     sg3-utils, and ALUA, with a guest's own initiator
@@ -29,17 +31,23 @@ export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
 log_folder=$CARGO_TARGET_DIR/test-logs
-all_stages="fmt clippy dependencies test optimised simulator doc build export host-iscsi conformance isns
+all_stages="fmt dependencies build clippy test optimised simulator doc conformance export host-iscsi isns
   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage nbd attach
   initiator-cli bench
-  guest-ring guest-aoe guest-iscsi guest-target guest-sg guest-multipath guest-fencing
+  guest-image guest-ring guest-aoe guest-iscsi guest-target guest-sg guest-multipath guest-fencing
   guest-ublk guest-nbd guest-initiator guest-lio"
+# STAGE=ANOTHER: mostly waiting (for the protocol's own times, for a download), it is started as soon
+# as ANOTHER is done, runs beside whatever comes next, and is told in its turn. Such a stage calls no
+# cargo, whose lock it would wait for, boots no guest, judges no time that load on the machine could
+# change, and has folders and a network namespace of its own.
+declare -A beside=([conformance]=build [guest-image]=fmt)
 all_stages=${all_stages//$'\n'/}
 stages=${*:-$all_stages}
 passed=0 failed_stages=''
+declare -A running # of the stages that run
 
 for stage in $stages; do
-  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,24s/^# \?//p' "$0" >&2; exit 2; }
+  [[ " $all_stages " == *" $stage "* ]] || { sed -n '2,/^set /s/^# \?//p' "$0" >&2; exit 2; }
 done
 wants_root() { [[ $stages =~ (export|host-|conformance|isns|cross-|fencing|compare-|sanitize|hostile|idle-|hung-|nbd|attach|initiator-|bench|guest-) ]]; }
 as_root=''
@@ -151,6 +159,8 @@ stage_compare-and-write() {
 stage_hung-storage() { $as_root tests/interop/hung-storage.sh; }
 stage_nbd() { $as_root tests/interop/nbd.sh; }
 stage_attach() { $as_root tests/interop/attach.sh; }
+# The guest stages build what is missing, too; where all of them are run, this one has.
+stage_guest-image() { $as_root tests/guest/build.sh; }
 stage_guest-initiator() {
   $as_root tests/guest/build.sh || return 1
   side_by_side "tests/interop/guest-initiator.sh 6.12 ublk listed" \
@@ -189,20 +199,79 @@ stage_guest-nbd() {
   side_by_side "tests/interop/guest-nbd.sh 6.1" "tests/interop/guest-nbd.sh 6.12"
 }
 
+start_stage() { # STAGE ; in the background, whether it is waited for at once or not
+  local log=$log_folder/$1
+  rm -f "$log.seconds"
+  (
+    trap - EXIT
+    trap 'trap "" TERM; wait; exit 143' TERM # not before what it started
+    SECONDS=0
+    "stage_$1"
+    rc=$?
+    echo "$SECONDS" >"$log.seconds"
+    exit $rc
+  ) >"$log.log" 2>&1 </dev/null &
+  running[$1]=$!
+}
+start_waiting_stages() { # LEFT… ; those of them whose other is not, or no longer, among them
+  local stage
+  for stage in "$@"; do
+    if [ -n "${beside[$stage]:-}" ] && [ -z "${running[$stage]:-}" ] &&
+      [[ " $* " != *" ${beside[$stage]} "* ]]; then
+      start_stage "$stage"
+    fi
+  done
+}
+finish_stage() { # STAGE
+  local rc=0 seconds
+  wait "${running[$1]}" || rc=$?
+  unset "running[$1]"
+  seconds="$(cat "$log_folder/$1.seconds" || echo '?') s${beside[$1]:+, beside others}"
+  if [ $rc = 0 ]; then
+    passed=$((passed + 1))
+    echo "ok      $seconds"
+  else
+    failed_stages+=" $1"
+    echo "FAILED  $seconds"
+  fi
+}
+
+descendants() { # PID…
+  local pid
+  for pid in "$@"; do
+    echo "$pid"
+    # shellcheck disable=SC2046
+    descendants $(ps -o pid= --ppid "$pid")
+  done
+}
+any_lives() { ps -o stat= -p "$*" | grep -qv '^Z'; } # PID…
+# Whatever ends the suite ends the stages that run, with all they started: each script then takes
+# away its own namespace and folder.
+end_stages() {
+  trap '' INT TERM
+  [ ${#running[@]} != 0 ] || return 0
+  local ours tries=300
+  mapfile -t ours < <(descendants "${running[@]}")
+  $as_root kill "${ours[@]}" 2>/dev/null
+  while any_lives "${ours[@]}"; do
+    [ $((tries--)) -gt 0 ] || { $as_root kill -9 "${ours[@]}"; break; }
+    sleep 0.1
+  done
+}
+
 main() {
-  trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM
+  trap end_stages EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   mkdir -p "$log_folder"
   find_cargo && install_packages || exit 2
-  for stage in $stages; do
+  read -ra order <<<"$stages"
+  for at in "${!order[@]}"; do
+    stage=${order[at]}
+    start_waiting_stages "${order[@]:at}"
     printf '%-18s' "$stage"
-    started=$SECONDS
-    if "stage_$stage" >"$log_folder/$stage.log" 2>&1; then
-      passed=$((passed + 1))
-      echo "ok      $((SECONDS - started)) s"
-    else
-      failed_stages+=" $stage"
-      echo "FAILED  $((SECONDS - started)) s"
-    fi
+    [ -n "${running[$stage]:-}" ] || start_stage "$stage"
+    finish_stage "$stage"
   done
   for stage in $failed_stages; do
     echo "--- the end of $log_folder/$stage.log"

@@ -76,7 +76,7 @@ all=$(wc -l <"$WORK/tests.txt")
 runs=()
 for export in $exports; do
   run_tests "$export" "iscsi://127.0.0.1:3260/$IQN-$export/0" "$WORK/$export.results" &
-  runs+=($!)
+  runs+=($!) PIDS+=($!)
 done
 
 start_tgt() {
@@ -98,6 +98,7 @@ if command -v tgtd >/dev/null && start_tgt; then
   run_tests tgt "iscsi://127.0.0.1:3270/$IQN-tgt/1" "$WORK/tgt.results" || true
 fi
 for run in "${runs[@]}"; do wait "$run" || fail "the target died"; done
+PIDS=("${PIDS[@]:${#runs[@]}}") # these have ended
 
 (cd "$WORK" && for export in $exports; do cat "$export.results"; done) >"$WORK/results.txt"
 count() { awk -v want="$2" '$2 == want { n++ } END { print n + 0 }' "$WORK/$1.results"; }

@@ -37,6 +37,8 @@ cleanup() {
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
   done
+  # What the script's own helpers left: in this namespace there is nothing else.
+  for pid in $(ip netns pids "$NS" 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
   if [ $rc != 0 ]; then
     for log in "$WORK"/*.log; do
       [ -s "$log" ] || continue
