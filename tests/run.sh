@@ -30,6 +30,7 @@ export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
+export CORBEL_PROGRAMS=${CORBEL_PROGRAMS:-$CARGO_TARGET_DIR/checks}
 log_folder=$CARGO_TARGET_DIR/test-logs
 all_stages="fmt dependencies build clippy test optimised simulator doc conformance export host-iscsi isns
   cross-protocol fencing compare-and-write sanitize hostile idle-sessions hung-storage nbd attach
@@ -138,11 +139,12 @@ stage_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locke
 stage_optimised() { cargo test --release --locked -p corbel-ring -p corbel-proto; }
 # Target and initiator in virtual time: thousands of seeds, and every safety rule broken once.
 stage_simulator() {
-  timeout 900 cargo test --release --locked -p corbel-tests --test fleet -- --nocapture
+  timeout 900 cargo test --profile checks --locked -p corbel-tests --test fleet -- --nocapture
 }
 stage_build() {
   cargo build --release --locked -p corbel-target -p corbel-initiator &&
-    cargo build --release --locked -p corbel-tests -p corbel-benches --bins
+    cargo build --release --locked -p corbel-benches --bins &&
+    cargo build --profile checks --locked -p corbel-tests --bins
 }
 stage_export() { $as_root tests/interop/export.sh; }
 stage_host-iscsi() { $as_root tests/interop/host-iscsi.sh; }
@@ -175,8 +177,11 @@ stage_bench() { $as_root tests/interop/bench.sh; }
 # The ring's tests once more, on kernels whose io_uring is another.
 stage_guest-ring() {
   local said
-  said=$(cargo test --release --locked -p corbel-ring --lib --no-run 2>&1) || { echo "$said"; return 1; }
-  CORBEL_RING_TESTS=$(realpath "$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' <<<"$said")") || return 1
+  # The packages of stage_optimised: with fewer, cargo would build the same once more.
+  said=$(cargo test --release --locked -p corbel-ring -p corbel-proto --no-run 2>&1) ||
+    { echo "$said"; return 1; }
+  CORBEL_RING_TESTS=$(realpath "$(sed -n 's/^ *Executable .*(\(.*corbel_ring-.*\))$/\1/p' <<<"$said")") ||
+    return 1
   export CORBEL_RING_TESTS
   $as_root tests/guest/build.sh || return 1
   side_by_side "tests/interop/guest-ring.sh 6.12" "tests/interop/guest-ring.sh 6.1"

@@ -2,10 +2,10 @@
 # corbel-bench over iSCSI, over AoE and on a file; and what --verify is there for: blocks that are
 # stale, misplaced or torn under a running target are found, each by its name. No time is judged.
 #
-# env: CORBEL_BENCH        the program under test (default .build/release/corbel-bench)
+# env: CORBEL_BENCH        the program under test (default beside corbel-target)
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/programs-lib.sh"
-CORBEL_BENCH=${CORBEL_BENCH:-$PROGRAMS/corbel-bench}
+CORBEL_BENCH=${CORBEL_BENCH:-$(dirname "$CORBEL_TARGET")/corbel-bench}
 [ -x "$CORBEL_BENCH" ] ||
   fail "no program at $CORBEL_BENCH; cargo build --release -p corbel-benches builds it"
 make_net 9000

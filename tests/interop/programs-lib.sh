@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # What the scripts around corbel-tests' own programs share; sourced after lib.sh.
 #
-# env: CORBEL_PROGRAMS     folder of the programs (default .build/release)
-PROGRAMS=${CORBEL_PROGRAMS:-$TESTS/../.build/release}
+# env: CORBEL_PROGRAMS     folder of the programs (default .build/checks)
+PROGRAMS=${CORBEL_PROGRAMS:-$TESTS/../.build/checks}
 PORTAL=127.0.0.1:3260
 
 program() { # NAME ; its path
-  [ -x "$PROGRAMS/$1" ] || fail "no $PROGRAMS/$1; cargo build --release -p corbel-tests builds it"
+  [ -x "$PROGRAMS/$1" ] || fail "no $PROGRAMS/$1; cargo build --profile checks -p corbel-tests builds it"
   echo "$PROGRAMS/$1"
 }
 
