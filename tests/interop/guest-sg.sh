@@ -23,7 +23,7 @@ iscsi = [{ target = "$IQN", lun = $LUN }]
 name = "spare" # to be copied to and to be erased; slowly enough to be watched at it
 path = "$WORK/spare.img"
 thin = true
-sanitize_rate = "512 KiB"
+sanitize_rate = "1 MiB"
 iscsi = [{ target = "$IQN", lun = $((LUN + 1)) }]
 
 [[target]]
