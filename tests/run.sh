@@ -27,6 +27,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # Cargo's own default, target/, is a crate here; this holds wherever cargo is started from.
 export CARGO_TARGET_DIR=$PWD/.build CARGO_TERM_COLOR=never
+# Where nothing is there yet, there is nothing that a build could be a small change of.
+[ -d .build ] || export CARGO_INCREMENTAL=0
 export CORBEL_TARGET=${CORBEL_TARGET:-$CARGO_TARGET_DIR/release/corbel-target}
 export CORBEL_INITIATOR=${CORBEL_INITIATOR:-$CARGO_TARGET_DIR/release/corbel-initiator}
 export CORBEL_BENCH=${CORBEL_BENCH:-$CARGO_TARGET_DIR/release/corbel-bench}
