@@ -5,7 +5,7 @@
 //! simulator) lends a [`Buffer`], the machine passes it on, and dropping the last clone gives
 //! the memory back. Handles are cheap to clone and stay on the thread that owns the memory.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::fmt::Debug;
 use core::ops::Range;
 use std::rc::Rc;
@@ -25,6 +25,12 @@ pub trait Buffer: Clone + Debug {
     /// be written to. `None` is always right: the caller copies then.
     fn if_alone(&mut self) -> Option<&mut [u8]> {
         None
+    }
+
+    /// True if a store lends it, and whoever reads there now may read what is written there later.
+    /// Only the kernel may look at its bytes: they can be sent, and nothing else.
+    fn is_loan(&self) -> bool {
+        false
     }
 
     /// Length in bytes.
@@ -116,6 +122,12 @@ pub trait Arena {
     /// old contents of this process only. `None` when the configured memory is in use; the
     /// caller waits or answers "busy", it never queues without bound.
     fn alloc(&mut self, len: usize) -> Option<Self::Buf>;
+
+    /// Copies the slice into memory of its own if a store has lent it ([`Buffer::is_loan`]), so
+    /// that the store has its memory back. Where there is no memory it stays lent.
+    fn call_in(&mut self, slice: &mut Slice<Self::Buf>) {
+        let _ = slice;
+    }
 }
 
 /// The payload of one transfer: its pieces in order, each at most [`SEGMENT_BYTES_MAX`] long. Up to
@@ -129,16 +141,23 @@ pub const SEGMENT_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub struct HeapBuffer(Rc<Lent>);
 
+/// Tags of loans that came back.
+pub type Returned = Rc<RefCell<Vec<u64>>>;
+
 /// Bytes, and the account they are booked on.
 #[derive(Debug)]
 struct Lent {
     bytes: Vec<u8>,
     account: Rc<Cell<usize>>,
+    loan: Option<(u64, Returned)>,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         self.account.set(self.account.get() - self.bytes.len());
+        if let Some((tag, returned)) = &self.loan {
+            returned.borrow_mut().push(*tag);
+        }
     }
 }
 
@@ -155,12 +174,24 @@ impl HeapBuffer {
 
     fn booked(bytes: Vec<u8>, account: Rc<Cell<usize>>) -> Self {
         account.set(account.get() + bytes.len());
-        Self(Rc::new(Lent { bytes, account }))
+        Self(Rc::new(Lent { bytes, account, loan: None }))
+    }
+
+    /// What a store lends ([`Buffer::is_loan`]); `returned` gets `tag` with the last handle to it.
+    pub fn loan(bytes: Vec<u8>, tag: u64, returned: &Returned) -> Self {
+        let account = Rc::new(Cell::new(bytes.len()));
+        Self(Rc::new(Lent { bytes, account, loan: Some((tag, returned.clone())) }))
+    }
+
+    /// The bytes as a network sees them, lent by a store or not.
+    pub fn sent(&self) -> &[u8] {
+        &self.0.bytes
     }
 }
 
 impl Buffer for HeapBuffer {
     fn bytes(&self) -> &[u8] {
+        assert!(!self.is_loan(), "memory that a store lends can only be sent");
         &self.0.bytes
     }
 
@@ -169,7 +200,16 @@ impl Buffer for HeapBuffer {
     }
 
     fn if_alone(&mut self) -> Option<&mut [u8]> {
-        Rc::get_mut(&mut self.0).map(|lent| &mut lent.bytes[..])
+        let own = Rc::get_mut(&mut self.0).filter(|lent| lent.loan.is_none());
+        own.map(|lent| &mut lent.bytes[..])
+    }
+
+    fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    fn is_loan(&self) -> bool {
+        self.0.loan.is_some()
     }
 }
 
@@ -202,6 +242,15 @@ impl Arena for HeapArena {
         }
         Some(HeapBuffer::booked(vec![0; len], self.account.clone()))
     }
+
+    fn call_in(&mut self, slice: &mut Slice<HeapBuffer>) {
+        if slice.buffer.is_loan()
+            && let Some(mut own) = self.alloc(slice.len as usize)
+        {
+            own.bytes_mut().copy_from_slice(&slice.buffer.sent()[slice.range()]);
+            *slice = Slice::whole(own);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +264,19 @@ mod tests {
         assert!(arena.alloc(600).is_none());
         drop(first);
         assert!(arena.alloc(600).is_some());
+    }
+
+    #[test]
+    fn a_loan_is_called_in_where_there_is_memory_and_tells_when_it_is_back() {
+        let (mut arena, returned) = (HeapArena::new(4), Returned::default());
+        let mut slice = Slice::part(HeapBuffer::loan((0..10).collect(), 7, &returned), 2, 5);
+        arena.call_in(&mut slice);
+        assert!(slice.buffer.is_loan() && slice.if_alone().is_none());
+        slice = slice.sub(1, 4);
+        arena.call_in(&mut slice);
+        assert_eq!((slice.bytes(), &returned.borrow()[..]), (&[3, 4, 5, 6][..], &[7][..]));
+        arena.call_in(&mut slice);
+        assert_eq!(arena.in_use(), 4);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub use pool::PoolConfig;
 pub use probe::{Report, SetupError, probe};
 pub use reactor::{
     Completion, Config, Event, Failure, FailureKind, File, Hole, Message, Op, OpId, Reactor,
+    call_in,
 };
 pub use store::Store;
 pub use wake::{Receiver, Sender, Waker, mailbox};

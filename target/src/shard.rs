@@ -122,6 +122,12 @@ impl<B: Buffer> Shard<B> {
         self.settle(host);
     }
 
+    /// A store has its memory back: see [`Engine::returned`].
+    pub fn returned<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, token: BlockToken) {
+        self.engine.returned(host, token);
+        self.settle(host);
+    }
+
     /// A store told what it holds, as [`BlockOp::Status`](crate::host::BlockOp::Status) asked.
     pub fn status_done<H: Host<Memory = B, Buf = B>>(
         &mut self,

@@ -65,7 +65,7 @@ impl Farm {
     /// Sends a request to a shard. `number` comes back with its outcome.
     pub fn submit(&mut self, shard: ShardId, number: u64, kind: Kind<HeapBuffer>, durable: bool) {
         let index = usize::from(shard);
-        let request = Request { volume: self.volumes[index].clone(), kind, durable };
+        let request = Request { volume: self.volumes[index].clone(), kind, durable, lend: false };
         self.engines[index].submit(&mut self.hosts[index], Owner::Iscsi(number), request);
         self.world.absorb(&mut self.hosts[index]);
     }

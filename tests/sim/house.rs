@@ -16,7 +16,8 @@ use corbel_proto::iscsi::initiator::{Command, CommandId, Connection, Event, Tran
 use corbel_proto::iscsi::login::initiator as login;
 use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::login::{Isid, LoginResponse};
-use corbel_proto::memory::{HeapBuffer, Slice};
+use corbel_proto::iscsi::target::Payload;
+use corbel_proto::memory::{Buffer, HeapBuffer, Slice};
 use corbel_proto::time::{Duration, Instant};
 use corbel_target::aoe::{Address, AoeServer, Options, PortId, ShelfMap, Slot};
 use corbel_target::ata::{Acknowledge, Disk as AtaDisk};
@@ -89,6 +90,8 @@ pub struct House {
     hosts: Vec<SimHost>,
     shards: Vec<Shard<HeapBuffer>>,
     sessions: Vec<Session>,
+    /// What disks have lent, on its way to clients, by alarm.
+    lent: HashMap<u64, (usize, Slice<HeapBuffer>)>,
     /// Frames on their way, by alarm.
     frames: HashMap<u64, (usize, Vec<u8>)>,
     next_alarm: u64,
@@ -130,6 +133,7 @@ impl House {
             hosts,
             shards,
             sessions: Vec::new(),
+            lent: HashMap::new(),
             frames: HashMap::new(),
             next_alarm: OWN_ALARMS,
             news: std::collections::VecDeque::new(),
@@ -239,7 +243,15 @@ impl House {
             if let Some(news) = self.news.pop_front() {
                 return Some(news);
             }
+            for shard in 0..self.shards.len() {
+                if self.returned(shard) {
+                    self.settle(shard);
+                }
+            }
             let shard = match self.world.step(&mut self.hosts)? {
+                Happening::Alarm(alarm) if self.lent.contains_key(&alarm) => {
+                    self.lent.remove(&alarm).expect("it is there").0
+                }
                 Happening::Alarm(alarm) => match self.frames.remove(&alarm) {
                     None => return Some(News::Alarm(alarm)),
                     Some((shard, frame)) => {
@@ -261,19 +273,44 @@ impl House {
                     shard
                 }
             };
-            self.shards[shard].tick(&mut self.hosts[shard]);
-            self.replies(shard);
-            for session in 0..self.sessions.len() {
-                if self.sessions[session].shard == shard {
-                    self.converse(session);
-                }
-            }
-            self.absorb(shard);
+            self.settle(shard);
         }
+    }
+
+    /// What a shard has to say after something happened to it.
+    fn settle(&mut self, shard: usize) {
+        self.shards[shard].tick(&mut self.hosts[shard]);
+        self.replies(shard);
+        for session in 0..self.sessions.len() {
+            if self.sessions[session].shard == shard {
+                self.converse(session);
+            }
+        }
+        self.absorb(shard);
     }
 
     fn absorb(&mut self, shard: usize) {
         self.world.absorb(&mut self.hosts[shard]);
+    }
+
+    /// True if disks have memory back that a shard was lent.
+    fn returned(&mut self, shard: usize) -> bool {
+        let tokens = self.world.returned(ShardId::try_from(shard).expect("few shards"));
+        for token in &tokens {
+            self.shards[shard].returned(&mut self.hosts[shard], *token);
+        }
+        !tokens.is_empty()
+    }
+
+    /// A piece of an answer: the kernel has it for a while.
+    fn leave(&mut self, shard: usize, piece: Slice<HeapBuffer>, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&piece.buffer.sent()[piece.range()]);
+        if piece.buffer.is_loan() {
+            let alarm = self.next_alarm;
+            self.next_alarm += 1;
+            self.lent.insert(alarm, (shard, piece));
+            self.world.alarm(Duration::from_nanos(1 + self.rng.below(2_000_000)), alarm);
+        }
     }
 
     /// AoE replies reach the client at once.
@@ -281,7 +318,9 @@ impl House {
         while let Some(frame) = self.shards[shard].aoe.poll_transmit() {
             let mut bytes = frame.header().to_vec();
             bytes.extend_from_slice(&frame.body);
-            frame.payload.iter().for_each(|piece| bytes.extend_from_slice(piece.bytes()));
+            for piece in frame.payload {
+                self.leave(shard, piece, &mut bytes);
+            }
             let header = HeaderPacket::new_checked(&bytes[..]).expect("we send frames");
             let ata = AtaPacket::new_checked(header.argument()).expect("only ATA was asked");
             // ACS-3 6.1: BSY, DF, DRQ, ERR.
@@ -329,10 +368,17 @@ impl House {
 
     /// What a shard has to send on a connection.
     fn sent(&mut self, shard: usize, conn: ConnId) -> Vec<u8> {
+        if self.rng.percent(10) {
+            // As if the client did not read.
+            self.shards[shard].iscsi.call_in(conn, &mut self.hosts[shard]);
+        }
         let mut bytes = Vec::new();
         while let Some(pdu) = self.shards[shard].iscsi.transmit(conn) {
             bytes.extend_from_slice(pdu.header());
-            bytes.extend_from_slice(pdu.data.bytes());
+            match pdu.data {
+                Payload::Shared(ref piece) => self.leave(shard, piece.clone(), &mut bytes),
+                ref data => bytes.extend_from_slice(data.bytes()),
+            }
             bytes.extend_from_slice(pdu.trailer());
         }
         bytes

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Slice};
+use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Returned, Slice};
 use corbel_proto::time::{Duration, Instant};
 use corbel_target::host::{BlockError, BlockOp, BlockToken, Host, Message, ShardId};
 use corbel_target::volume::VolumeId;
@@ -68,6 +68,10 @@ impl Arena for SimHost {
 
     fn alloc(&mut self, len: usize) -> Option<HeapBuffer> {
         self.arena.alloc(len)
+    }
+
+    fn call_in(&mut self, slice: &mut Slice<HeapBuffer>) {
+        self.arena.call_in(slice);
     }
 }
 
@@ -134,6 +138,17 @@ enum Event {
     Happen(Happening),
 }
 
+/// What a disk has lent to a read, and where that comes back to.
+#[derive(Debug)]
+struct Loan {
+    shard: ShardId,
+    token: BlockToken,
+    volume: VolumeId,
+    start: u64,
+    end: u64,
+    returned: Returned,
+}
+
 /// Time, disks and mailboxes.
 #[derive(Debug)]
 pub struct World {
@@ -144,6 +159,8 @@ pub struct World {
     events: BTreeMap<u64, Event>,
     next_event: u64,
     disks: BTreeMap<VolumeId, Disk>,
+    /// Memory that disks have lent to reads. Nothing is written there meanwhile.
+    loans: Vec<Loan>,
     /// State files as the shards had them persisted.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -159,6 +176,7 @@ impl World {
             events: BTreeMap::new(),
             next_event: 0,
             disks: BTreeMap::new(),
+            loans: Vec::new(),
             files: BTreeMap::new(),
         }
     }
@@ -185,6 +203,15 @@ impl World {
         self.disks.get(&id)
     }
 
+    /// The reads of a shard whose loans have come back since it was asked last.
+    pub fn returned(&mut self, shard: ShardId) -> Vec<BlockToken> {
+        let back = |loan: &Loan| loan.shard == shard && !loan.returned.borrow().is_empty();
+        let (back, out) = std::mem::take(&mut self.loans).into_iter().partition(back);
+        self.loans = out;
+        let back: Vec<Loan> = back;
+        back.into_iter().map(|loan| loan.token).collect()
+    }
+
     /// The time.
     pub const fn now(&self) -> Instant {
         self.now
@@ -194,6 +221,7 @@ impl World {
     pub fn power_cut(&mut self) {
         self.order.clear();
         self.events.clear();
+        self.loans.clear();
         let disks = std::mem::take(&mut self.disks);
         for (id, disk) in disks {
             self.disks.insert(id, disk.power_cut(&mut self.rng));
@@ -272,10 +300,17 @@ impl World {
         let fails = self.rng.percent(self.weather.error_percent);
         let mut write = None;
         let mut result = if fails { Err(BlockError::Medium) } else { Ok(()) };
+        self.check_loans(volume, &op);
         let disk = self.disks.get_mut(&volume).expect("shards use disks that exist");
         let data = match op {
-            BlockOp::Read { offset, mut data } => {
+            BlockOp::Read { offset, mut data, lend } => {
                 disk.read(offset, data.bytes_mut());
+                if lend && !fails && self.rng.percent(50) {
+                    let (returned, end) = (Returned::default(), offset + u64::from(data.len));
+                    let loan = HeapBuffer::loan(data.bytes().to_vec(), token.0, &returned);
+                    data = Slice::whole(loan);
+                    self.loans.push(Loan { shard, token, volume, start: offset, end, returned });
+                }
                 Some(data)
             }
             BlockOp::Write { offset, data } => {
@@ -301,6 +336,20 @@ impl World {
         let flush = if fails { None } else { flush };
         let at = self.now + self.delay(self.weather.disk_delay_max);
         self.schedule(at, Event::Complete(volume, write, flush, happening));
+    }
+
+    /// What is on its way to a client is not changed behind its back.
+    fn check_loans(&self, volume: VolumeId, op: &BlockOp<HeapBuffer>) {
+        let (start, end) = match op {
+            BlockOp::Write { offset, data } => (*offset, *offset + u64::from(data.len)),
+            BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => {
+                (*offset, *offset + *len)
+            }
+            BlockOp::Read { .. } | BlockOp::Flush | BlockOp::Status { .. } => return,
+        };
+        let clash = |loan: &&Loan| loan.volume == volume && loan.start < end && start < loan.end;
+        let clash = self.loans.iter().find(clash);
+        assert!(clash.is_none(), "{start} to {end} is written under {clash:?}");
     }
 
     fn delay(&mut self, max: Duration) -> Duration {

@@ -4,6 +4,9 @@
 //! count says so), and the kernel writes into a piece only while it is *not* lent (rings of
 //! its own), or while the one and only handle to it sits in the reactor's in-flight table.
 //! Regions stay mapped until the last handle to any of their pieces is gone.
+//!
+//! Foreign memory is the exception: others write to it when they like (shards to a store in memory,
+//! anybody to a file in memory), so only its address is given out, and only the kernel reads there.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -12,6 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use corbel_proto::memory::Buffer;
 
@@ -42,8 +46,17 @@ impl Mapping {
         Self::map(len, libc::MAP_SHARED, fd.as_raw_fd())
     }
 
+    /// A file, to be read by the kernel: the processor gets SIGBUS where the file was cut short,
+    /// the kernel an error.
+    pub(crate) fn file(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Self::map_as(libc::PROT_READ, len, libc::MAP_SHARED, fd.as_raw_fd())
+    }
+
     fn map(len: usize, flags: i32, fd: i32) -> io::Result<Self> {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        Self::map_as(libc::PROT_READ | libc::PROT_WRITE, len, flags, fd)
+    }
+
+    fn map_as(prot: i32, len: usize, flags: i32, fd: i32) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, 0) };
         if base == libc::MAP_FAILED {
@@ -73,6 +86,15 @@ impl Drop for Mapping {
 pub(crate) trait Home: fmt::Debug {
     /// Nobody in this process refers to piece number `slot` any more.
     fn released(&self, slot: u32);
+
+    /// Fills `data` with what foreign memory holds from `offset` on; the error is an errno.
+    fn fetch(&self, offset: usize, data: &mut [u8]) -> Result<u32, i32> {
+        let _ = (offset, data);
+        Err(libc::EOPNOTSUPP)
+    }
+
+    /// The kernel could not read foreign memory: it is there no more.
+    fn unreadable(&self) {}
 }
 
 /// Mapped memory that is lent in numbered pieces.
@@ -82,19 +104,30 @@ pub(crate) struct Region {
     home: Rc<dyn Home>,
     refs: Box<[Cell<u32>]>,
     fixed: Cell<Option<(u64, u16)>>,
-    mapping: Rc<Mapping>,
+    /// Others write to it: see the module.
+    foreign: bool,
+    mapping: Arc<Mapping>,
 }
 
 impl Region {
     /// Zeroed memory with room for `slots` pieces.
     pub(crate) fn anonymous(len: usize, slots: u32, home: Rc<dyn Home>) -> io::Result<Rc<Self>> {
-        Ok(Self::over(Rc::new(Mapping::anonymous(len)?), slots, home))
+        Ok(Self::over(Arc::new(Mapping::anonymous(len)?), slots, home))
     }
 
     /// Pieces of memory that is mapped already.
-    pub(crate) fn over(mapping: Rc<Mapping>, slots: u32, home: Rc<dyn Home>) -> Rc<Self> {
+    pub(crate) fn over(mapping: Arc<Mapping>, slots: u32, home: Rc<dyn Home>) -> Rc<Self> {
+        Self::of(mapping, slots, home, false)
+    }
+
+    /// Pieces of memory that others write to when they like.
+    pub(crate) fn foreign(mapping: Arc<Mapping>, slots: u32, home: Rc<dyn Home>) -> Rc<Self> {
+        Self::of(mapping, slots, home, true)
+    }
+
+    fn of(mapping: Arc<Mapping>, slots: u32, home: Rc<dyn Home>, foreign: bool) -> Rc<Self> {
         let refs = (0..slots).map(|_| Cell::new(0)).collect();
-        Rc::new(Self { home, refs, fixed: Cell::new(None), mapping })
+        Rc::new(Self { home, refs, fixed: Cell::new(None), foreign, mapping })
     }
 
     /// Lends `len` bytes from page number `page`, which is also the piece's number.
@@ -110,15 +143,26 @@ impl Region {
     /// The bytes overlap no other lent piece, and the kernel does not write to them until
     /// [`Home::released`] is called for `slot`.
     pub(crate) unsafe fn lend(region: &Rc<Self>, slot: u32, offset: usize, len: usize) -> Buf {
+        debug_assert!(!region.foreign, "foreign memory is lent by `lend_foreign`");
+        Self::hand_out(region, slot, offset, len)
+    }
+
+    /// Lends the piece `slot` of foreign memory: `len` bytes from byte `offset`. It may overlap
+    /// others, since nobody but the kernel reads there.
+    pub(crate) fn lend_foreign(region: &Rc<Self>, slot: u32, offset: usize, len: usize) -> Buf {
+        assert!(region.foreign, "memory of our own is lent by `lend`");
+        Self::hand_out(region, slot, offset, len)
+    }
+
+    fn hand_out(region: &Rc<Self>, slot: u32, offset: usize, len: usize) -> Buf {
         assert!(
             offset.checked_add(len).is_some_and(|end| end <= region.mapping.len),
             "a piece lies inside its region"
         );
         let before = region.refs[slot as usize].replace(1);
         assert_eq!(before, 0, "a piece is lent once at a time");
-        let offset = u32::try_from(offset).expect("regions are below 4 GiB");
-        let len = u32::try_from(len).expect("regions are below 4 GiB");
-        Buf { region: region.clone(), slot, offset, len }
+        let len = u32::try_from(len).expect("pieces are below 4 GiB");
+        Buf { region: region.clone(), offset, slot, len }
     }
 
     /// True if somebody has a handle to piece `slot`.
@@ -149,8 +193,8 @@ impl Region {
 /// allocating; it can therefore not leave its thread. The last one dropped gives the piece back.
 pub struct Buf {
     region: Rc<Region>,
+    offset: usize,
     slot: u32,
-    offset: u32,
     len: u32,
 }
 
@@ -166,12 +210,23 @@ impl Buf {
 
     /// First byte, for the kernel.
     pub(crate) fn address(&self) -> *mut u8 {
-        self.region.mapping.base().wrapping_add(self.offset as usize)
+        self.region.mapping.base().wrapping_add(self.offset)
     }
 
     /// See [`Region::fixed`].
     pub(crate) fn fixed(&self, ring: u64) -> Option<u16> {
         self.region.fixed(ring)
+    }
+
+    /// Fills `data` with what foreign memory holds from byte `start` of this piece on, as far as it
+    /// goes: bytes, or an errno.
+    pub(crate) fn fetch(&self, start: u32, data: &mut [u8]) -> Result<u32, i32> {
+        self.region.home.fetch(self.offset + start as usize, data)
+    }
+
+    /// The kernel could not read it: lend it no more.
+    pub(crate) fn unreadable(&self) {
+        self.region.home.unreadable();
     }
 }
 
@@ -201,6 +256,7 @@ impl fmt::Debug for Buf {
 
 impl Buffer for Buf {
     fn bytes(&self) -> &[u8] {
+        assert!(!self.region.foreign, "memory that a store lends is for the kernel alone");
         // SAFETY: the piece is lent, so it is mapped and initialised (the kernel zeroes pages),
         // disjoint from every other piece, and nobody writes to it: the CPU needs the only
         // handle to do so (`bytes_mut`), and so does the kernel (the reactor takes it away).
@@ -208,16 +264,20 @@ impl Buffer for Buf {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        assert!(self.is_unique(), "shared payload is read-only");
+        assert!(self.is_unique() && !self.region.foreign, "shared payload is read-only");
         // SAFETY: as in `bytes`, and this is the only handle, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.address(), self.len as usize) }
     }
 
     fn if_alone(&mut self) -> Option<&mut [u8]> {
-        if self.is_unique() { Some(self.bytes_mut()) } else { None }
+        if self.is_unique() && !self.region.foreign { Some(self.bytes_mut()) } else { None }
     }
 
     fn len(&self) -> usize {
         self.len as usize
+    }
+
+    fn is_loan(&self) -> bool {
+        self.region.foreign
     }
 }

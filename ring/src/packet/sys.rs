@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use corbel_proto::memory::Slice;
@@ -92,7 +93,7 @@ impl Ahead {
 /// The slots of a ring, as they are given back.
 #[derive(Debug)]
 pub(super) struct Slots {
-    mapping: Rc<Mapping>,
+    mapping: Arc<Mapping>,
     geometry: Geometry,
 }
 
@@ -138,7 +139,7 @@ impl Socket {
             tp_frame_nr: wide(geometry.frames()),
         };
         set(&fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
-        let mapping = Rc::new(Mapping::shared(fd.as_fd(), geometry.bytes())?);
+        let mapping = Arc::new(Mapping::shared(fd.as_fd(), geometry.bytes())?);
         bind(&fd, interface, ethertype)?;
         let slots = Rc::new(Slots { mapping: mapping.clone(), geometry });
         let region = Region::over(mapping, wide(geometry.frames()), slots.clone());

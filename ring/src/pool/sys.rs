@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use corbel_proto::memory::Slice;
@@ -26,7 +27,7 @@ pub(crate) struct Pool {
 /// The ring of free buffers. One mapping holds the ring and, after it, the buffers.
 #[derive(Debug)]
 struct Free {
-    mapping: Rc<Mapping>,
+    mapping: Arc<Mapping>,
     entries: u16,
     buffer_bytes: u32,
     tail: Cell<u16>,
@@ -39,7 +40,7 @@ impl Pool {
         let entries = config.buffers.clamp(1, 1 << 15).next_power_of_two();
         let ring_bytes = (usize::from(entries) * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
         let len = ring_bytes + usize::from(entries) * config.buffer_bytes as usize;
-        let mapping = Rc::new(Mapping::anonymous(len)?);
+        let mapping = Arc::new(Mapping::anonymous(len)?);
         let address = mapping.base() as u64;
         // SAFETY: `ring_bytes` from the page-aligned address are ours for this ring alone. The
         // mapping lives while a `Pool` or a `Buf` of it does; the reactor keeps its `Pool` until

@@ -5,8 +5,11 @@
 
 use std::time::Duration;
 
+use corbel_proto::memory::Slice;
+
 use super::sys::{self, Cqe, Flight, Work};
 use super::{Completion, Event, Failure, MESSAGES_SPARE_MAX, OpId, Reactor, files};
+use crate::memory::Buf;
 use crate::store::Store;
 
 /// Pause before a frame is offered again to a full interface queue.
@@ -138,8 +141,14 @@ impl Reactor {
             unreachable!("dispatched by kind")
         };
         let (zero_copy, frame) = (*zero_copy, message.body.frame);
+        let at_once = message.body.at_once;
         let Ok(n) = u64::try_from(cqe.result) else {
             return match -cqe.result {
+                libc::EAGAIN if at_once && !cancelled => self.copy_and(key, Self::start),
+                libc::EFAULT if at_once => {
+                    message.unreadable();
+                    self.finish_failed(key, libc::EFAULT);
+                }
                 // The kernel holds the message although it would not send it.
                 libc::EOPNOTSUPP if zero_copy && held && !cancelled => {
                     self.files.forbid_zero_copy(file);
@@ -158,7 +167,7 @@ impl Reactor {
                     self.start(key);
                 }
                 libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM if frame => {
-                    self.start_later(key, FRAME_PAUSE);
+                    self.copy_and(key, |reactor, key| reactor.start_later(key, FRAME_PAUSE));
                 }
                 _ => self.again_or_fail(key, cqe.result),
             };
@@ -176,15 +185,25 @@ impl Reactor {
                 unreachable!("dispatched by kind")
             };
             message.body.done = done;
-            if cancelled {
-                self.finish_failed(key, libc::ECANCELED)
-            } else {
-                self.start(key)
-            }
-            return;
+            return match (cancelled, at_once) {
+                (true, _) => self.finish_failed(key, libc::ECANCELED),
+                (false, true) => self.copy_and(key, Self::start),
+                (false, false) => self.start(key),
+            };
         }
         // Short, and the kernel still holds the first part.
         self.send_rest(key, done);
+    }
+
+    /// The socket has no room: no store waits until it has.
+    fn copy_and(&mut self, key: u32, then: impl FnOnce(&mut Self, u32)) {
+        let Work::Send { message, .. } = self.flights.get(key).work_mut() else {
+            unreachable!("dispatched by kind")
+        };
+        match message.call_in(&self.arena) {
+            Ok(()) => then(self, key),
+            Err(errno) => self.finish_failed(key, errno),
+        }
     }
 
     /// Goes on behind the first `done` bytes as a new operation; the kernel holds the old one.
@@ -338,6 +357,14 @@ impl Reactor {
     pub(super) fn refuse(&mut self, tag: u64, work: Work, errno: i32) -> OpId {
         let event = self.event(work, Err(errno));
         self.deliver(tag, event, false);
+        OpId { key: u32::MAX, generation: 0 }
+    }
+
+    /// A read of memory that the store lends: told at the next turn.
+    pub(super) fn lent(&mut self, tag: u64, loan: Buf) -> OpId {
+        let data = Slice::whole(loan);
+        let result = Ok(data.len);
+        self.deliver(tag, Event::Read { data, result }, false);
         OpId { key: u32::MAX, generation: 0 }
     }
 

@@ -8,7 +8,8 @@ use slab::Slab;
 
 use super::File;
 use super::sys::{Ring, Target};
-use crate::store::Store;
+use crate::memory::Buf;
+use crate::store::{Loans, Returned, Store};
 
 /// What a handle stands for.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ struct Place {
     generation: u32,
     fixed: bool,
     zero_copy: bool,
+    /// Made when it is first asked for.
+    loans: Option<Loans>,
 }
 
 /// The table.
@@ -75,7 +78,7 @@ impl Files {
                 let fds = [fd.as_raw_fd()];
                 self.ring.uring().submitter().register_files_update(key, &fds).is_ok()
             });
-        entry.insert(Place { held, generation, fixed, zero_copy: true });
+        entry.insert(Place { held, generation, fixed, zero_copy: true, loans: None });
         File { key, generation }
     }
 
@@ -100,6 +103,27 @@ impl Files {
             (Held::Store(store), None) => Err(NoTarget::Memory(store.clone())),
             (Held::Descriptor(_), None) => Err(NoTarget::Stale),
         }
+    }
+
+    /// Memory of a store that ends operations within the call, if it lends it: see
+    /// [`Op::Read`](super::Op::Read).
+    pub(super) fn lend(
+        &mut self,
+        file: File,
+        (offset, len): (u64, u32),
+        tag: u64,
+        returned: &Returned,
+    ) -> Option<Buf> {
+        let place = self.places.get_mut(file.key as usize);
+        let place = place.filter(|p| p.generation == file.generation)?;
+        let Held::Store(store) = &place.held else { return None };
+        if !store.lends() {
+            return None;
+        }
+        if place.loans.is_none() {
+            place.loans = Loans::of(store, returned);
+        }
+        place.loans.as_ref()?.lend(offset, len, tag)
     }
 
     /// False once the kernel refused to send from user memory on this socket, or nobody wants it.

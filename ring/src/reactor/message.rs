@@ -3,7 +3,7 @@
 use corbel_proto::memory::{Buffer, Slice};
 
 use super::sys::Vector;
-use crate::memory::Buf;
+use crate::memory::{Arena, Buf};
 
 /// Shortest Ethernet frame that goes on the wire, without its checksum.
 const FRAME_BYTES_MIN: usize = 60;
@@ -25,6 +25,8 @@ pub(super) struct Body {
     /// Bytes that the kernel has taken.
     pub(super) done: u64,
     pub(super) frame: bool,
+    /// Some of it is lent by a store: it is sent at once, or copied.
+    pub(super) at_once: bool,
     pub(super) vector: Vector,
 }
 
@@ -56,6 +58,7 @@ impl Message {
         if slice.len > 0 {
             super::check_range(&slice);
             self.body.len += u64::from(slice.len);
+            self.body.at_once |= slice.buffer.is_loan();
             self.body.parts.push(Part::Payload(slice));
         }
         self
@@ -91,7 +94,37 @@ impl Message {
         let body = &mut *self.body;
         body.inline.clear();
         body.parts.clear();
-        (body.len, body.done, body.frame) = (0, 0, false);
+        (body.len, body.done, body.frame, body.at_once) = (0, 0, false, false);
+    }
+
+    /// The socket has no room: what it has not taken is copied, so that it is not the peer who says
+    /// when the store has its memory back. Without memory for that it stays lent.
+    ///
+    /// # Errors
+    /// If the store could not be read (an errno).
+    pub(super) fn call_in(&mut self, arena: &Arena) -> Result<(), i32> {
+        let body = &mut *self.body;
+        body.at_once = false;
+        let mut from = 0;
+        for part in &mut body.parts {
+            let len = part.len() as u64;
+            from += len;
+            if let Part::Payload(slice) = part
+                && from > body.done
+            {
+                super::call_in(slice, arena)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel could not read what a store has lent.
+    pub(super) fn unreadable(&self) {
+        for part in &self.body.parts {
+            if let Part::Payload(slice) = part {
+                slice.buffer.unreadable();
+            }
+        }
     }
 
     /// The same pieces once more, for when the kernel still holds the first copy.
@@ -99,15 +132,16 @@ impl Message {
         let (from, to) = (&*self.body, &mut *other.body);
         to.inline.extend_from_slice(&from.inline);
         to.parts.extend(from.parts.iter().cloned());
-        (to.len, to.done, to.frame) = (from.len, from.done, from.frame);
+        (to.len, to.done) = (from.len, from.done);
+        (to.frame, to.at_once) = (from.frame, from.at_once);
     }
 }
 
 impl Part {
-    pub(super) fn bytes<'a>(&'a self, inline: &'a [u8]) -> &'a [u8] {
+    fn len(&self) -> usize {
         match self {
-            Part::Inline { start, len } => &inline[*start..*start + *len],
-            Part::Payload(slice) => &slice.buffer.bytes()[slice.range()],
+            Part::Inline { len, .. } => *len,
+            Part::Payload(slice) => slice.len as usize,
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::memory::{Arena, ArenaConfig, Buf, Region, Registrar};
 use crate::packet::Port;
 use crate::pool::{Pool, PoolConfig};
 use crate::probe::{self, Report, SetupError};
-use crate::store::Store;
+use crate::store::{Returned, Store};
 use crate::wake::Waker;
 use files::Files;
 use idle::Idle;
@@ -107,6 +107,8 @@ pub struct Reactor {
     began: Instant,
     files: Files,
     messages: Vec<Message>,
+    /// Reads whose loan came back.
+    returned: Returned,
     watches: Vec<watch::Watch>,
     report: Report,
     config: Config,
@@ -154,6 +156,7 @@ impl Reactor {
             began: Instant::now(),
             files,
             messages: Vec::new(),
+            returned: Returned::default(),
             watches: Vec::new(),
             multishot_recv: report.features.multishot_recv,
             report,
@@ -261,6 +264,12 @@ impl Reactor {
     /// to transfer: mistakes of the caller, never of a peer.
     pub fn submit(&mut self, op: Op, tag: u64) -> OpId {
         let (file, work) = self.work_of(op);
+        if let Work::Read { data, offset, lend: true, .. } = &work {
+            let range = (*offset, data.len);
+            if let Some(loan) = self.files.lend(file, range, tag, &self.returned) {
+                return self.lent(tag, loan);
+            }
+        }
         let target = match self.files.target(file) {
             Ok(target) => target,
             Err(files::NoTarget::Stale) => return self.refuse(tag, work, libc::EBADF),
@@ -269,6 +278,16 @@ impl Reactor {
         let id = self.flights.insert(Flight::new(tag, file, target, work));
         self.start(id.key);
         id
+    }
+
+    /// The tag of the next read whose loan came back: see [`Op::Read`]. Ask before sleeping.
+    pub fn next_returned(&mut self) -> Option<u64> {
+        self.returned.borrow_mut().pop()
+    }
+
+    /// True if [`Self::next_returned`] has something.
+    pub fn has_returned(&self) -> bool {
+        !self.returned.borrow().is_empty()
     }
 
     /// Asks that `id` end early. It still completes: with what it had done, or as cancelled.
@@ -442,12 +461,14 @@ impl Reactor {
                 assert!(!message.is_empty(), "nothing to send");
                 let enough = u64::from(self.config.zero_copy_bytes_min.unwrap_or(u32::MAX));
                 let able = self.report.features.send_zero_copy && self.files.zero_copy(file);
-                let zero_copy = able && !message.body.frame && message.payload_bytes() >= enough;
+                let body = &message.body;
+                let able = able && !body.frame && !body.at_once;
+                let zero_copy = able && message.payload_bytes() >= enough;
                 (file, Work::Send { message, zero_copy })
             }
-            Op::Read { file, offset, data } => {
+            Op::Read { file, offset, data, lend } => {
                 check_fill(&data);
-                (file, Work::Read { data, done: 0, offset })
+                (file, Work::Read { data, done: 0, offset, lend })
             }
             Op::Write { file, offset, data, durable } => {
                 check_range(&data);
@@ -469,6 +490,23 @@ impl Reactor {
     }
 }
 
+/// Copies what a store has lent ([`Op::Read`]). Without memory for that it stays lent.
+///
+/// # Errors
+/// If the store could not be read (an errno).
+pub fn call_in(slice: &mut Slice<Buf>, arena: &Arena) -> Result<(), i32> {
+    if !slice.buffer.is_loan() {
+        return Ok(());
+    }
+    let Some(mut own) = arena.lend(slice.len as usize) else { return Ok(()) };
+    let copied = slice.buffer.fetch(slice.start, own.bytes_mut())?;
+    if copied < slice.len {
+        return Err(libc::EIO);
+    }
+    *slice = Slice::whole(own);
+    Ok(())
+}
+
 /// Memory that the kernel reads.
 fn check_range(data: &Slice<Buf>) {
     let end = data.start as usize + data.len as usize;
@@ -479,6 +517,7 @@ fn check_range(data: &Slice<Buf>) {
 fn check_fill(data: &Slice<Buf>) {
     check_range(data);
     assert!(data.buffer.is_unique(), "memory to be filled is shared");
+    assert!(!data.buffer.is_loan(), "memory to be filled is a store's own");
 }
 
 impl Drop for Reactor {

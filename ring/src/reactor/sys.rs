@@ -17,7 +17,7 @@ use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use slab::Slab;
 
-use super::message::{Body, Message};
+use super::message::{Body, Message, Part};
 use crate::memory::Buf;
 use crate::memory::{Region, Registrar};
 
@@ -177,7 +177,7 @@ pub(super) enum Work {
     Recv { data: Slice<Buf>, done: u32, exact: bool },
     RecvPooled { len_max: u32, repeat: bool, multishot: bool },
     Send { message: Message, zero_copy: bool },
-    Read { data: Slice<Buf>, done: u32, offset: u64 },
+    Read { data: Slice<Buf>, done: u32, offset: u64, lend: bool },
     Write { data: Slice<Buf>, done: u32, offset: u64, durable: bool },
     Sync,
     Fallocate { mode: i32, offset: u64, len: u64 },
@@ -380,8 +380,7 @@ impl Flight {
             }
             Work::Send { message, zero_copy } => {
                 let body = &mut *message.body;
-                let whole = if body.frame { 0 } else { libc::MSG_WAITALL };
-                let flags = u32::try_from(whole | libc::MSG_NOSIGNAL).expect("positive");
+                let flags = send_flags(body);
                 let message = Vector::fill(body);
                 if *zero_copy {
                     opcode::SendMsgZc::new(fd, message).flags(flags).build()
@@ -389,7 +388,7 @@ impl Flight {
                     opcode::SendMsg::new(fd, message).flags(flags).build()
                 }
             }
-            Work::Read { data, done, offset } => {
+            Work::Read { data, done, offset, .. } => {
                 let (at, len) = rest(data, *done);
                 let offset = *offset + u64::from(*done);
                 match data.buffer.fixed(ring) {
@@ -431,6 +430,17 @@ impl Flight {
     }
 }
 
+/// A frame goes as one, a stream's message whole, and what a store lends is not left with a socket
+/// that has no room.
+fn send_flags(body: &Body) -> u32 {
+    let how = match (body.at_once, body.frame) {
+        (true, _) => libc::MSG_DONTWAIT,
+        (false, true) => 0,
+        (false, false) => libc::MSG_WAITALL,
+    };
+    u32::try_from(how | libc::MSG_NOSIGNAL).expect("positive")
+}
+
 /// Address and length of what is left of `data`.
 fn rest(data: &Slice<Buf>, done: u32) -> (*mut u8, u32) {
     debug_assert!(data.start as usize + data.len as usize <= data.buffer.len());
@@ -466,15 +476,21 @@ impl Vector {
         vector.pieces.clear();
         let mut skip = *done;
         for part in parts.iter() {
-            let bytes = part.bytes(inline);
-            if skip >= bytes.len() as u64 {
-                skip -= bytes.len() as u64;
+            let (base, len) = match part {
+                Part::Inline { start, len } => (inline[*start..*start + *len].as_mut_ptr(), *len),
+                Part::Payload(slice) => {
+                    let (base, len) = rest(slice, 0);
+                    (base, len as usize)
+                }
+            };
+            if skip >= len as u64 {
+                skip -= len as u64;
                 continue;
             }
-            let bytes = &bytes[usize::try_from(skip).expect("below a length")..];
+            let from = usize::try_from(skip).expect("below a length");
             skip = 0;
-            let base = bytes.as_ptr().cast_mut().cast();
-            vector.pieces.push(libc::iovec { iov_base: base, iov_len: bytes.len() });
+            let base = base.wrapping_add(from).cast();
+            vector.pieces.push(libc::iovec { iov_base: base, iov_len: len - from });
             if vector.pieces.len() == PIECES_MAX {
                 break;
             }

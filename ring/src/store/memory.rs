@@ -4,9 +4,11 @@
 //! leave a mixture, as on a disk, but nothing worse (see `sys.rs`).
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sys::Shared;
+use crate::memory::Mapping;
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -31,6 +33,11 @@ impl Memory {
 
     pub(super) fn len(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Where it is, for the kernel.
+    pub(super) fn mapping(&self) -> Arc<Mapping> {
+        self.bytes.mapping()
     }
 
     /// The range was checked by the caller, here and below.

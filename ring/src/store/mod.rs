@@ -7,6 +7,7 @@
 mod busy;
 mod facts;
 mod inline;
+mod loans;
 mod memory;
 mod open;
 mod source;
@@ -17,8 +18,12 @@ mod tests;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::memory::Mapping;
 pub use facts::{Facts, Kind};
+pub(crate) use loans::{Loans, Returned};
 use memory::Memory;
 pub use open::{OpenError, Options, Spec, SpecError};
 
@@ -32,9 +37,28 @@ pub struct Store {
 
 #[derive(Debug)]
 enum Backing {
-    File { fd: OwnedFd, path: PathBuf },
+    File { fd: OwnedFd, path: PathBuf, lent: Option<Lent> },
     Memory(Memory),
     Null { bytes: u64 },
+}
+
+/// A file in memory as the kernel can read it.
+#[derive(Debug)]
+struct Lent {
+    mapping: Arc<Mapping>,
+    /// Nothing of the file is missing. Reading a hole through a mapping would fill it.
+    whole: AtomicBool,
+}
+
+impl Lent {
+    /// `None` if it is not in memory, or not whole, or cannot be mapped.
+    fn of(fd: &OwnedFd, facts: &Facts) -> Option<Self> {
+        let held = rustix::fs::fstat(fd).ok().and_then(|s| u64::try_from(s.st_blocks).ok())?;
+        let len = usize::try_from(facts.size_bytes).ok()?;
+        let whole = facts.in_memory && held.saturating_mul(512) >= facts.size_bytes;
+        let mapping = whole.then(|| Mapping::file(fd.as_fd(), len).ok())??;
+        Some(Self { mapping: Arc::new(mapping), whole: AtomicBool::new(true) })
+    }
 }
 
 /// Room of an image file.
@@ -140,6 +164,32 @@ impl Store {
         }
     }
 
+    /// Its memory, if what is read may be sent from where it is.
+    pub(crate) fn lendable(&self) -> Option<Arc<Mapping>> {
+        match &self.backing {
+            Backing::File { lent, .. } => Some(lent.as_ref()?.mapping.clone()),
+            Backing::Memory(memory) => Some(memory.mapping()),
+            Backing::Null { .. } => None,
+        }
+    }
+
+    /// False once there are holes in it, or it was cut short.
+    pub(crate) fn lends(&self) -> bool {
+        match &self.backing {
+            Backing::File { lent, .. } => {
+                lent.as_ref().is_some_and(|lent| lent.whole.load(Ordering::Relaxed))
+            }
+            Backing::Memory(_) => true,
+            Backing::Null { .. } => false,
+        }
+    }
+
+    pub(crate) fn lend_no_more(&self) {
+        if let Backing::File { lent: Some(lent), .. } = &self.backing {
+            lent.whole.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// True if operations on it end within the call that starts them: memory, or a file in
     /// memory, for which the kernel would wake a thread of its own each time.
     pub(crate) fn is_prompt(&self) -> bool {
@@ -189,6 +239,7 @@ impl Store {
     /// Gives up a range of a store in memory (`mode` as in fallocate(2)); the error is an errno.
     pub(crate) fn clear_memory(&self, mode: i32, offset: u64, len: u64) -> Result<(), i32> {
         if let Backing::File { fd, .. } = &self.backing {
+            self.lend_no_more();
             let mode = rustix::fs::FallocateFlags::from_bits_retain(mode.cast_unsigned());
             let done = rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, mode, offset, len));
             return done.map_err(rustix::io::Errno::raw_os_error);

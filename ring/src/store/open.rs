@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::memory::Memory;
-use super::{Backing, Facts, Kind, Store, busy, source};
+use super::{Backing, Facts, Kind, Lent, Store, busy, source};
 
 /// Smallest unit of I/O that is served on an image file.
 const BLOCK_BYTES: u64 = 512;
@@ -231,7 +231,8 @@ fn open_path(path: &Path, options: Options) -> Result<Store, OpenError> {
     } else {
         source::of_image(fd.as_fd(), path, options.read_only)
     };
-    Ok(Store { backing: Backing::File { fd, path: path.to_owned() }, facts, source })
+    let lent = Lent::of(&fd, &facts);
+    Ok(Store { backing: Backing::File { fd, path: path.to_owned(), lent }, facts, source })
 }
 
 fn create_if_absent(path: &Path, name: &str, options: Options) -> Result<(), OpenError> {

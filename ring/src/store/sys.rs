@@ -2,21 +2,28 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::sync::Arc;
 
 use crate::memory::Mapping;
 
 /// Shared bytes. No reference into them is ever made, so there is nothing that a racing write
 /// could invalidate; copies are made by means for which the language defines a race.
 #[derive(Debug)]
-pub(super) struct Shared(Mapping);
+pub(super) struct Shared(Arc<Mapping>);
 
 impl Shared {
     pub(super) fn new(len: usize) -> io::Result<Self> {
-        Mapping::anonymous(len.max(1)).map(Self)
+        Mapping::anonymous(len.max(1)).map(Arc::new).map(Self)
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Its address, for a kernel that reads it while others write: as with any copy here, it gets
+    /// bytes of before or after.
+    pub(super) fn mapping(&self) -> Arc<Mapping> {
+        self.0.clone()
     }
 
     /// # Panics

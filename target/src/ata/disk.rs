@@ -155,7 +155,9 @@ impl Disk {
     ) -> Execution<B> {
         let volume = self.volume.clone();
         let durable = self.acknowledge == Acknowledge::Stable;
-        Execution::Request(Request { volume, kind, durable }, Pending { registers, kind: pending })
+        let lend = matches!(kind, Kind::Read { .. });
+        let request = Request { volume, kind, durable, lend };
+        Execution::Request(request, Pending { registers, kind: pending })
     }
 
     /// First byte and length of sectors that lie inside the volume.

@@ -241,7 +241,7 @@ impl Copy {
                 let (at, len) = span.chunk(self.done);
                 let kind = Kind::Read { offset: span.from + at, len };
                 let volume = span.source.volume.clone();
-                return Progress::Submit(Request { volume, kind, durable: false });
+                return Progress::Submit(Request { volume, kind, durable: false, lend: false });
             }
             (self.current, self.done) = (self.current + 1, 0);
             self.account.segments.fetch_add(1, Ordering::AcqRel);
@@ -287,7 +287,8 @@ impl Copy {
         }
         let durable = rw::durable(&span.destination, false);
         let kind = Kind::Write { offset: span.to + at, data };
-        Progress::Submit(Request { volume: span.destination.volume.clone(), kind, durable })
+        let volume = span.destination.volume.clone();
+        Progress::Submit(Request { volume, kind, durable, lend: false })
     }
 
     fn fail<B>(&self, sense: Sense) -> Progress<B> {

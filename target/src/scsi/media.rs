@@ -146,7 +146,8 @@ impl LogicalUnit {
             MediaKind::Discard(ranges) => Kind::Discard(std::mem::take(ranges)),
             MediaKind::Erase(how) => Kind::Erase(how.clone()),
         };
-        Request { volume: Arc::clone(&self.volume), kind, durable: media.durable }
+        let lend = matches!(kind, Kind::Read { .. });
+        Request { volume: Arc::clone(&self.volume), kind, durable: media.durable, lend }
     }
 
     /// Status and sense for what became of `media`.

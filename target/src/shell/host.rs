@@ -93,6 +93,11 @@ impl corbel_proto::memory::Arena for RingHost {
     fn alloc(&mut self, len: usize) -> Option<Buf> {
         self.arena.alloc(len)
     }
+
+    fn call_in(&mut self, slice: &mut Slice<Buf>) {
+        // If the store cannot be read, the send fails with what it holds.
+        let _ = corbel_ring::call_in(slice, &self.arena);
+    }
 }
 
 impl Host for RingHost {
@@ -121,7 +126,9 @@ impl Host for RingHost {
         };
         let (file, base) = (*file, *base);
         let op = match op {
-            BlockOp::Read { offset, data } => Op::Read { file, offset: base + offset, data },
+            BlockOp::Read { offset, data, lend } => {
+                Op::Read { file, offset: base + offset, data, lend }
+            }
             BlockOp::Write { offset, data } => {
                 Op::Write { file, offset: base + offset, data, durable: false }
             }

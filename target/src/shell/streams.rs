@@ -351,6 +351,9 @@ impl Streams {
             }
             return false;
         }
+        if stream.sending {
+            shard.iscsi.call_in(stream.id, host);
+        }
         let sends = !stream.sending && send(stream, key, host, shard);
         stream.sending |= sends;
         if stream.closing {

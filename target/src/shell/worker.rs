@@ -117,6 +117,9 @@ impl Worker {
             while let Some((token, data)) = self.host.next_refused() {
                 self.shard.block_done(&mut self.host, token, Err(BlockError::Gone), data);
             }
+            while let Some(tag) = self.host.reactor.next_returned() {
+                self.shard.returned(&mut self.host, BlockToken(tag));
+            }
             self.shard.tick(&mut self.host);
             let frames = self.send_frames();
             let messages = self.streams.pump(&mut self.host, &mut self.shard);
@@ -131,7 +134,8 @@ impl Worker {
     /// How long nothing needs to be done. `None`: until something happens.
     fn wait(&self) -> Option<Wait> {
         let frames = self.ports.has_frames() && self.stopping.is_none();
-        if frames || self.host.has_refused() || self.streams.has_unread() {
+        let returned = self.host.reactor.has_returned();
+        if frames || returned || self.host.has_refused() || self.streams.has_unread() {
             return Some(Wait::ZERO);
         }
         if self.shard.wants_tick() || self.stopping.is_some() {

@@ -27,6 +27,9 @@ pub struct Request<B> {
     /// Complete only when the effect is on stable storage. Costs nothing on a write-through
     /// device, one flush shared by all that wait at that moment on a write-back one.
     pub durable: bool,
+    /// What is read is only sent: a store may lend its own memory for it, and has it back before
+    /// anybody writes there.
+    pub lend: bool,
 }
 
 /// The kinds of work. Each is atomic against every other request on any overlapping range.

@@ -14,6 +14,7 @@ use corbel_proto::ata::command::opcode as op;
 use corbel_proto::memory::{HeapBuffer, Slice};
 use corbel_target::aoe::{Address, AoeServer, Frame, Options, PortId, ShelfMap, Slot};
 use corbel_target::ata::{Acknowledge, Disk};
+use corbel_target::host::BlockToken;
 use corbel_target::volume::engine::{Engine, Owner};
 use corbel_target::volume::{self, Volume};
 
@@ -289,19 +290,31 @@ impl Bench {
     }
 
     fn collect(&mut self) {
-        self.engine.tick(&mut self.host);
-        while let Some((owner, outcome)) = self.engine.poll() {
-            let Owner::Aoe(tag) = owner else { panic!("AoE submits as AoE") };
-            self.server.complete(tag, outcome);
-        }
-        while let Some(frame) = self.server.poll_transmit() {
-            self.check(&frame);
+        loop {
+            self.engine.tick(&mut self.host);
+            while let Some((owner, outcome)) = self.engine.poll() {
+                let Owner::Aoe(tag) = owner else { panic!("AoE submits as AoE") };
+                self.server.complete(tag, outcome);
+            }
+            while let Some(frame) = self.server.poll_transmit() {
+                self.check(&frame);
+            }
+            // What the store lent has left with the frames.
+            let returned = self.host.returned.take();
+            if returned.is_empty() {
+                return;
+            }
+            for tag in returned {
+                self.engine.returned(&mut self.host, BlockToken(tag));
+            }
         }
     }
 
     fn check(&mut self, frame: &Frame<HeapBuffer>) {
         let mut bytes = [frame.header(), &frame.body[..]].concat();
-        frame.payload.iter().for_each(|slice| bytes.extend(slice.bytes()));
+        for slice in &frame.payload {
+            bytes.extend_from_slice(&slice.buffer.sent()[slice.range()]);
+        }
         let packet = HeaderPacket::new_checked(&bytes[..]).expect("what we send can be read");
         let header = HeaderRepr::parse(&packet);
         let mtu =

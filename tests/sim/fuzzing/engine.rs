@@ -2,14 +2,15 @@
 //! errors, on two shards.
 //!
 //! Every request gets exactly one outcome; in the end nothing is locked, lent or left at the
-//! device. Where nothing failed and memory was plenty, results and contents are those of the
-//! same requests performed one after another.
+//! device. Nothing is written over what the store has lent, however long that is on its way.
+//! Where nothing failed and memory was plenty, results and contents are those of the same requests
+//! performed one after another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corbel_proto::memory::{HeapBuffer, Segments, Slice};
-use corbel_target::host::{BlockError, BlockOp, Message};
+use corbel_proto::memory::{Buffer, HeapBuffer, Segments, Slice};
+use corbel_target::host::{BlockError, BlockOp, BlockToken, Message};
 use corbel_target::volume::engine::{Engine, Owner, RequestId};
 use corbel_target::volume::{Kind, Options, Outcome, Request, Volume};
 
@@ -39,6 +40,10 @@ struct Bench {
     store: Store,
     wishes: Vec<(Wish, usize, RequestId)>,
     outcomes: BTreeMap<u64, Outcome<HeapBuffer>>,
+    /// What the store has lent: shard, token, first byte and end.
+    lent: Vec<(usize, BlockToken, u64, u64)>,
+    /// The same, on its way to clients.
+    on_way: Vec<Slice<HeapBuffer>>,
     /// Results can be foretold.
     exact: bool,
 }
@@ -57,6 +62,8 @@ pub(super) fn engine(input: &[u8]) {
         store: Store::default(),
         wishes: Vec::new(),
         outcomes: BTreeMap::new(),
+        lent: Vec::new(),
+        on_way: Vec::new(),
         exact,
     };
     while !script.is_over() && bench.wishes.len() < REQUESTS_MAX {
@@ -77,7 +84,9 @@ impl Bench {
         let operation = script.u8();
         let shard = usize::from(operation >> 7) % self.shards.len();
         match operation & 7 {
-            0..=3 => self.submit(shard, operation & 0x40 != 0, script),
+            0..=3 => {
+                self.submit(shard, operation & 0x40 != 0, operation & 0x20 != 0, script);
+            }
             4 if !self.wishes.is_empty() => {
                 let (_, shard, id) = self.wishes[script.index(self.wishes.len())];
                 let (engine, host) = &mut self.shards[shard];
@@ -91,10 +100,10 @@ impl Bench {
         self.collect();
     }
 
-    fn submit(&mut self, shard: usize, durable: bool, script: &mut Script<'_>) {
+    fn submit(&mut self, shard: usize, durable: bool, lend: bool, script: &mut Script<'_>) {
         let wish = wish(script);
         let number = self.wishes.len() as u64;
-        let request = Request { volume: self.volume.clone(), kind: wish.kind(), durable };
+        let request = Request { volume: self.volume.clone(), kind: wish.kind(), durable, lend };
         let (engine, host) = &mut self.shards[shard];
         let id = engine.submit(host, Owner::Iscsi(number), request);
         self.wishes.push((wish, shard, id));
@@ -103,6 +112,11 @@ impl Bench {
     /// Something that is under way ends: a block operation, or a message's journey.
     fn complete(&mut self, shard: usize, script: &mut Script<'_>) {
         let choice = script.u8();
+        if choice & 0x80 != 0 && !self.on_way.is_empty() {
+            let index = usize::from(choice) % self.on_way.len();
+            self.on_way.swap_remove(index);
+            return self.returned();
+        }
         let (engine, host) = &mut self.shards[shard];
         if choice & 1 == 1
             && let Some((to, Message::RangeGranted { waiter })) = host.posts.pop_front()
@@ -123,13 +137,50 @@ impl Bench {
             errs @ 1..16 if !self.exact => Err(ERRORS[usize::from(errs) % 4]),
             _ => Ok(()),
         };
+        let (start, end) = match &host.blocks[index].1 {
+            BlockOp::Read { offset, data, .. } | BlockOp::Write { offset, data } => {
+                (*offset, *offset + u64::from(data.len))
+            }
+            BlockOp::Zero { offset, len, .. } | BlockOp::Discard { offset, len } => {
+                (*offset, *offset + *len)
+            }
+            BlockOp::Flush | BlockOp::Status { .. } => (0, 0),
+        };
+        let reads = matches!(host.blocks[index].1, BlockOp::Read { .. });
+        let clash = self.lent.iter().find(|(.., from, to)| *from < end && start < *to);
+        assert!(reads || clash.is_none(), "{start} to {end} is written under {clash:?}");
         let (token, result, data) = host.complete(index, result, &mut self.store);
+        if data.as_ref().is_some_and(|data| data.buffer.is_loan()) {
+            self.lent.push((shard, token, start, end));
+        }
         engine.block_done(host, token, result, data);
     }
 
+    /// The store has memory back.
+    fn returned(&mut self) {
+        for (shard, (engine, host)) in self.shards.iter_mut().enumerate() {
+            for tag in host.returned.take() {
+                let token = BlockToken(tag);
+                let before = self.lent.len();
+                self.lent.retain(|(of, lent, ..)| (*of, *lent) != (shard, token));
+                assert_eq!(self.lent.len() + 1, before, "what came back was lent once");
+                engine.returned(host, token);
+            }
+        }
+    }
+
     fn collect(&mut self) {
+        self.returned();
         for (engine, _) in &mut self.shards {
-            while let Some((Owner::Iscsi(number) | Owner::Aoe(number), outcome)) = engine.poll() {
+            while let Some((Owner::Iscsi(number) | Owner::Aoe(number), mut outcome)) = engine.poll()
+            {
+                if let Outcome::Data(data) = &mut outcome {
+                    for slice in data.iter_mut().filter(|slice| slice.buffer.is_loan()) {
+                        let copy = slice.buffer.sent()[slice.range()].to_vec();
+                        let copy = Slice::whole(HeapBuffer::from_vec(copy));
+                        self.on_way.push(std::mem::replace(slice, copy));
+                    }
+                }
                 let again = self.outcomes.insert(number, outcome);
                 assert!(again.is_none(), "request {number} has two outcomes");
             }
@@ -161,9 +212,10 @@ impl Bench {
                 }
             }
             self.collect();
-            if !moved {
+            if !moved && self.on_way.pop().is_none() {
                 break;
             }
+            self.returned();
         }
         for (engine, host) in &self.shards {
             assert_eq!(engine.in_flight(), 0, "a request hangs");

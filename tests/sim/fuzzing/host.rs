@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Slice};
+use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Returned, Slice};
 use corbel_proto::time::Instant;
 use corbel_target::host::{BlockError, BlockOp, BlockToken, Host, Message, ShardId};
 use corbel_target::volume::{Facts, Identity, Options, Volume, VolumeId};
@@ -55,6 +55,8 @@ pub(super) struct FuzzHost {
     pub(super) blocks: Vec<Submitted>,
     pub(super) posts: VecDeque<(ShardId, Message)>,
     pub(super) persists: Vec<(String, Vec<u8>, u64)>,
+    /// Reads whose loan came back.
+    pub(super) returned: Returned,
     /// Ends of volumes, beyond which nobody may ask.
     pub(super) size_bytes: u64,
 }
@@ -70,6 +72,7 @@ impl FuzzHost {
             blocks: Vec::new(),
             posts: VecDeque::new(),
             persists: Vec::new(),
+            returned: Returned::default(),
             size_bytes,
         }
     }
@@ -83,9 +86,13 @@ impl FuzzHost {
     ) -> Completed {
         let (_, op, token) = self.blocks.remove(index);
         let data = match op {
-            BlockOp::Read { offset, mut data } => {
+            BlockOp::Read { offset, mut data, lend } => {
                 if result.is_ok() {
                     store.read(offset, data.bytes_mut());
+                    if lend {
+                        let loan = HeapBuffer::loan(data.bytes().to_vec(), token.0, &self.returned);
+                        data = Slice::whole(loan);
+                    }
                 }
                 Some(data)
             }
@@ -113,6 +120,10 @@ impl Arena for FuzzHost {
     fn alloc(&mut self, len: usize) -> Option<HeapBuffer> {
         self.arena.alloc(len)
     }
+
+    fn call_in(&mut self, slice: &mut Slice<HeapBuffer>) {
+        self.arena.call_in(slice);
+    }
 }
 
 impl Host for FuzzHost {
@@ -132,7 +143,7 @@ impl Host for FuzzHost {
 
     fn block(&mut self, volume: VolumeId, op: BlockOp<HeapBuffer>, token: BlockToken) {
         let (offset, len) = match &op {
-            BlockOp::Read { offset, data } | BlockOp::Write { offset, data } => {
+            BlockOp::Read { offset, data, .. } | BlockOp::Write { offset, data } => {
                 (*offset, u64::from(data.len))
             }
             BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => (*offset, *len),

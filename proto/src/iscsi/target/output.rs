@@ -14,7 +14,7 @@ use crate::iscsi::framer;
 use crate::iscsi::params::Negotiated;
 use crate::iscsi::pdu::scsi::{RESPONSE_COMPLETED, ScsiResponse};
 use crate::iscsi::pdu::{Numbers, Residual, data};
-use crate::memory::{Buffer, Slice};
+use crate::memory::{Arena, Buffer, Slice};
 
 /// What a PDU does with StatSN (RFC 7143 4.2.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,22 @@ impl<B> DataIn<B> {
 }
 
 impl<B: Buffer> Payload<B> {
-    /// The bytes.
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Small(bytes) => bytes.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Shared(slice) => slice.len as usize,
+        }
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, for the processor: not if a store has lent them.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::None => &[],
@@ -235,7 +250,7 @@ impl<B: Buffer> Outgoing<B> {
     }
 
     fn new(bhs: Bhs, data: Payload<B>, digests: (bool, bool)) -> Self {
-        let len = u32::try_from(data.bytes().len()).expect("segments are below 16 MiB");
+        let len = u32::try_from(data.len()).expect("segments are below 16 MiB");
         let bhs = bhs.with_data_bytes(len);
         let mut header = [0; BHS_BYTES + DIGEST_BYTES];
         header[..BHS_BYTES].copy_from_slice(&bhs.0);
@@ -251,6 +266,21 @@ impl<B: Buffer> Outgoing<B> {
 }
 
 impl<B: Buffer> Connection<B> {
+    /// True if read data is sent and forgotten: no digest is computed, nothing is kept to be sent
+    /// again. A store may lend memory for it then ([`Buffer::is_loan`]).
+    pub fn only_sends(&self) -> bool {
+        !self.digests.1 && self.recovery.is_none()
+    }
+
+    /// What is queued has to wait for the peer: what a store has lent for it is copied.
+    pub fn call_in<A: Arena<Buf = B>>(&mut self, arena: &mut A) {
+        for job in &mut self.jobs {
+            if let DataIn::Segments(segments) = &mut job.response.data {
+                segments.iter_mut().for_each(|slice| arena.call_in(slice));
+            }
+        }
+    }
+
     /// The next PDU to send. Ask again until there is none, after every call that says so.
     pub fn poll_transmit(&mut self) -> Option<Outgoing<B>> {
         match self.control.pop_front() {

@@ -28,7 +28,7 @@ use corbel_proto::iscsi::login::target::{Admission, Login};
 use corbel_proto::iscsi::params::Limits;
 use corbel_proto::iscsi::pdu::asynchronous::AsyncEvent;
 use corbel_proto::iscsi::target::{Closed, Config as Wire, Connection, Event, Outgoing, Response};
-use corbel_proto::memory::{Buffer, Slice};
+use corbel_proto::memory::{Arena, Buffer, Slice};
 use corbel_proto::scsi;
 use corbel_proto::table::ShortKeyMap;
 use corbel_proto::time::{Duration, Instant};
@@ -368,6 +368,13 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
     /// The next PDU to send on a connection.
     pub fn transmit(&mut self, id: ConnId) -> Option<Outgoing<B>> {
         self.wired(id, |wire| wire.poll_transmit())?
+    }
+
+    /// What is queued on a connection has to wait for its peer: no store waits with it.
+    pub fn call_in<A: Arena<Buf = B>>(&mut self, id: ConnId, arena: &mut A) {
+        if let Some(conn) = self.conn(id) {
+            conn.wire.call_in(arena);
+        }
     }
 
     /// False while a connection should not be read.

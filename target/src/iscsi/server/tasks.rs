@@ -215,7 +215,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 session.tasks.insert(itt, Task { conn: id, unit, also, state });
                 self.gather(id, tsih, (itt, bytes), cx);
             }
-            Next::Submit(request, work) => {
+            Next::Submit(mut request, work) => {
+                request.lend &= self.conns.get(id.key()).is_some_and(|c| c.wire.only_sends());
                 let entry = self.works.vacant_entry();
                 let key = entry.key();
                 let request = cx.engine.submit(cx.host, Owner::Iscsi(key as u64), request);

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! The range is given back after the medium, before the flush: overlapping requests are in order
-//! by then, and need not wait for each other's flush.
+//! by then, and need not wait for each other's flush. The range of a read whose data the store has
+//! lent is given back when the store has its memory back: what was read may be sent until then.
 
 mod commit;
 mod pace;
@@ -69,6 +70,8 @@ enum Gate {
     Range,
     Medium,
     Flush,
+    /// Answered with memory that the store has lent.
+    Lent,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,8 @@ struct InFlight<B> {
     ticket: Option<Ticket>,
     /// Block operations not yet completed.
     outstanding: u32,
+    /// Pieces that the store has lent.
+    lent: u32,
     failed: Option<BlockError>,
     /// Attempts to sanitize the volume when it was submitted.
     sanitizations: u32,
@@ -125,7 +130,7 @@ impl<B: Buffer> Engine<B> {
         owner: Owner,
         request: Request<B>,
     ) -> RequestId {
-        let Request { volume, kind, durable } = request;
+        let Request { volume, kind, durable, lend } = request;
         let durable = durable && volume.facts.volatile_cache;
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
@@ -147,9 +152,10 @@ impl<B: Buffer> Engine<B> {
             gate: Gate::Memory,
             ticket: None,
             outstanding: 0,
+            lent: 0,
             failed: refusal,
             sanitizations,
-            job: Job::new(kind, cipher),
+            job: Job::new(kind, lend, cipher),
         });
         let id = RequestId::new(key, generation);
         if refusal.is_some() {
@@ -176,7 +182,7 @@ impl<B: Buffer> Engine<B> {
         match request.gate {
             Gate::Memory => self.starved.retain(|other| *other != id),
             Gate::Range => self.release(id.key()),
-            Gate::Medium | Gate::Flush => return false,
+            Gate::Medium | Gate::Flush | Gate::Lent => return false,
         }
         let request = self.requests.remove(id.key());
         self.done.push_back((request.owner, Outcome::Cancelled));
@@ -198,6 +204,19 @@ impl<B: Buffer> Engine<B> {
             self.piece_done(host, token, result, data);
         }
         self.wake(host);
+    }
+
+    /// Nobody has a handle any more to the memory with which a store has completed a read
+    /// ([`BlockOp::Read`]). Comes once for each such read, after its completion.
+    pub fn returned<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, token: BlockToken) {
+        let key = RequestId(token.0).key();
+        let request = self.requests.get_mut(key).expect("a request outlives what it was lent");
+        request.lent -= 1;
+        if request.lent == 0 && request.gate == Gate::Lent {
+            self.release(key);
+            self.requests.remove(key);
+            self.wake(host);
+        }
     }
 
     /// A [`BlockOp::Status`] was answered.
@@ -249,7 +268,7 @@ impl<B: Buffer> Engine<B> {
         self.done.pop_front()
     }
 
-    /// Requests that have no outcome yet.
+    /// Requests that have no outcome yet, or whose outcome a store has lent memory for.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
     }
@@ -350,7 +369,9 @@ impl<B: Buffer> Engine<B> {
                 self.pass_range(host, key);
             }
             Progress::Finished => {
-                self.release(key);
+                if self.requests[key].lent == 0 {
+                    self.release(key);
+                }
                 self.pass_flush(host, key);
             }
         }
@@ -379,6 +400,7 @@ impl<B: Buffer> Engine<B> {
         if result.is_err() && request.job.is_flushing() {
             request.volume.count_flush_failure();
         }
+        request.lent += u32::from(data.as_ref().is_some_and(|data| data.buffer.is_loan()));
         let end = request.volume.size_bytes();
         let result = request.job.piece_done(piece, result, data, end);
         if let Err(error) = result {
@@ -435,12 +457,28 @@ impl<B: Buffer> Engine<B> {
     }
 
     fn answer(&mut self, key: usize) {
+        if self.requests[key].lent > 0 {
+            return self.answer_lent(key);
+        }
         let request = self.requests.remove(key);
         let bytes = request.job.bytes();
         request.volume.count(request.job.is_read(), bytes, request.failed.is_some());
         let outcome = match request.failed {
             Some(error) => Outcome::Failed(error),
             None => request.job.outcome(),
+        };
+        self.done.push_back((request.owner, outcome));
+    }
+
+    /// The answer to a read whose range stays its own until it has left.
+    fn answer_lent(&mut self, key: usize) {
+        let request = &mut self.requests[key];
+        let (bytes, data) = (request.job.bytes(), request.job.take_data());
+        request.volume.count(true, bytes, request.failed.is_some());
+        request.gate = Gate::Lent;
+        let outcome = match request.failed {
+            Some(error) => Outcome::Failed(error),
+            None => Outcome::Data(data),
         };
         self.done.push_back((request.owner, outcome));
     }

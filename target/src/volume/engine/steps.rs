@@ -75,10 +75,12 @@ pub(super) struct Job<B> {
     cipher: Option<Arc<Cipher>>,
     /// The payload of a write cannot be encrypted where it is.
     copies: bool,
+    /// What is read goes out as it is.
+    lend: bool,
 }
 
 impl<B: Buffer> Job<B> {
-    pub(super) fn new(mut kind: Kind<B>, cipher: Option<Arc<Cipher>>) -> Self {
+    pub(super) fn new(mut kind: Kind<B>, lend: bool, cipher: Option<Arc<Cipher>>) -> Self {
         let bytes = match &kind {
             Kind::Read { len, .. } | Kind::Verify { len, .. } | Kind::WriteSame { len, .. } => *len,
             Kind::Write { data, .. }
@@ -88,6 +90,7 @@ impl<B: Buffer> Job<B> {
             Kind::Flush | Kind::Discard(_) | Kind::Status { .. } | Kind::Erase(_) => 0,
         };
         let copies = cipher.is_some() && !cipher::is_own(&mut kind);
+        let lend = lend && matches!(kind, Kind::Read { .. }) && cipher.is_none();
         let (step, scratch, extents) = (Step::Fresh, SmallVec::new(), Vec::new());
         Self {
             kind,
@@ -102,6 +105,7 @@ impl<B: Buffer> Job<B> {
             erased: Erased::default(),
             cipher,
             copies,
+            lend,
         }
     }
 
@@ -282,7 +286,7 @@ impl<B: Buffer> Job<B> {
         for piece in &mut self.scratch {
             let data = piece.take().expect("lent, and no operation is outstanding");
             let len = u64::from(data.len);
-            issue(BlockOp::Read { offset, data });
+            issue(BlockOp::Read { offset, data, lend: self.lend });
             offset += len;
         }
         Progress::Wait
@@ -470,13 +474,16 @@ impl<B: Buffer> Job<B> {
         }
     }
 
+    /// What was read, which leaves it.
+    pub(super) fn take_data(&mut self) -> Segments<B> {
+        std::mem::take(&mut self.scratch).into_iter().flatten().collect()
+    }
+
     /// How it ended, if nothing failed.
-    pub(super) fn outcome(self) -> Outcome<B> {
-        match (self.kind, self.miscompare) {
+    pub(super) fn outcome(mut self) -> Outcome<B> {
+        match (&self.kind, self.miscompare) {
             (_, Some(at)) => Outcome::Miscompare(at),
-            (Kind::Read { .. }, None) => {
-                Outcome::Data(self.scratch.into_iter().flatten().collect())
-            }
+            (Kind::Read { .. }, None) => Outcome::Data(self.take_data()),
             (Kind::Status { .. }, None) => Outcome::Extents(self.extents),
             _ => Outcome::Done,
         }

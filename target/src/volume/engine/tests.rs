@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Segments};
+use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Returned, Segments};
 use corbel_proto::time::Instant;
 
 use super::*;
@@ -11,6 +11,7 @@ use crate::volume::{Erase, Facts, Identity, Kind, Options, VolumeId};
 
 mod cipher;
 mod erase;
+mod lent;
 mod tokens;
 
 type Op = (VolumeId, BlockOp<HeapBuffer>, BlockToken);
@@ -22,13 +23,16 @@ struct World {
     ops: VecDeque<Op>,
     posted: Vec<(ShardId, Message)>,
     disk: Vec<u8>,
+    /// Reads whose loan came back.
+    returned: Returned,
 }
 
 impl World {
     fn new() -> Self {
         let disk = vec![0; 1 << 20];
         let arena = HeapArena::new(1 << 20);
-        Self { arena, shard: 0, ops: VecDeque::new(), posted: Vec::new(), disk }
+        let (ops, posted, returned) = (VecDeque::new(), Vec::new(), Returned::default());
+        Self { arena, shard: 0, ops, posted, disk, returned }
     }
 
     /// Performs the oldest outstanding operation.
@@ -39,7 +43,11 @@ impl World {
             start..start + usize::try_from(len).unwrap()
         };
         let data = match op {
-            BlockOp::Read { offset, mut data } => {
+            BlockOp::Read { offset, data, lend: true } => {
+                let bytes = self.disk[at(offset, data.len.into())].to_vec();
+                Some(Slice::whole(HeapBuffer::loan(bytes, token.0, &self.returned)))
+            }
+            BlockOp::Read { offset, mut data, .. } => {
                 let range = at(offset, data.len.into());
                 data.bytes_mut().copy_from_slice(&self.disk[range]);
                 Some(data)
@@ -123,11 +131,11 @@ fn data(byte: u8, len: usize) -> Segments<HeapBuffer> {
 
 fn write(volume: &Arc<Volume>, offset: u64, byte: u8, durable: bool) -> Request<HeapBuffer> {
     let kind = Kind::Write { offset, data: data(byte, 512) };
-    Request { volume: volume.clone(), kind, durable }
+    Request { volume: volume.clone(), kind, durable, lend: false }
 }
 
 fn of(volume: &Arc<Volume>, kind: Kind<HeapBuffer>) -> Request<HeapBuffer> {
-    Request { volume: volume.clone(), kind, durable: false }
+    Request { volume: volume.clone(), kind, durable: false, lend: false }
 }
 
 fn owner(number: u64) -> Owner {
@@ -301,7 +309,8 @@ fn discards_take_their_ranges_one_by_one_and_tolerate_a_store_that_cannot() {
     let (mut world, mut engine, volume) = (World::new(), Engine::default(), volume(true));
     world.disk.fill(1);
     let ranges = vec![(0, 512), (4096, 0), (8192, 1024)];
-    let request = Request { volume: volume.clone(), kind: Kind::Discard(ranges), durable: true };
+    let request =
+        Request { volume: volume.clone(), kind: Kind::Discard(ranges), durable: true, lend: false };
     engine.submit(&mut world, owner(1), request);
     assert_eq!(world.ops.len(), 1);
     world.fail(&mut engine, BlockError::Unsupported);

@@ -19,7 +19,7 @@ use corbel_proto::iscsi::login::directory::{DigestsRequired, Terms};
 use corbel_proto::iscsi::pdu::task::Function;
 use corbel_proto::memory::HeapBuffer;
 use corbel_proto::time::Duration;
-use corbel_target::host::{BlockError, BlockOp, Host, Message};
+use corbel_target::host::{BlockError, BlockOp, BlockToken, Host, Message};
 use corbel_target::iscsi::model::{Allow, PortalGroup, Target, Targets};
 use corbel_target::iscsi::registry::Registry;
 use corbel_target::iscsi::server::{Config, Context, IscsiServer, Move};
@@ -205,6 +205,9 @@ impl Bench {
         for shard in 0..self.shards.len() {
             self.hand_over(shard);
             let Shard { host, engine, server } = &mut self.shards[shard];
+            for tag in host.returned.take() {
+                engine.returned(host, BlockToken(tag));
+            }
             engine.tick(host);
             while let Some((owner, outcome)) = engine.poll() {
                 let Owner::Iscsi(tag) = owner else { panic!("only iSCSI is here") };
@@ -214,6 +217,10 @@ impl Bench {
         }
         for index in 0..self.clients.len() {
             let (shard, id) = (self.clients[index].shard, self.clients[index].id);
+            if index % 2 == 1 {
+                // As if the client did not read.
+                self.at(shard, |server, cx| server.call_in(id, cx.host));
+            }
             while let Some(out) = self.shards[shard].server.transmit(id) {
                 self.hear(index, &out);
             }
@@ -315,7 +322,11 @@ impl Bench {
                 self.at(shard, |server, cx| server.turn(cx));
             }
             self.settle();
-            let idle = |s: &Shard| s.host.blocks.is_empty() && s.host.posts.is_empty();
+            let idle = |s: &Shard| {
+                let host = &s.host;
+                let returned = !host.returned.borrow().is_empty();
+                host.blocks.is_empty() && host.posts.is_empty() && !returned
+            };
             if self.shards.iter().all(|s| idle(s) && s.engine.in_flight() == 0) {
                 break;
             }

@@ -39,9 +39,12 @@ impl Device<HeapBuffer> for Disk {
 
     fn begin(&self, (): &mut (), ask: &Ask<'_>) -> Next<HeapBuffer, u64> {
         let bytes = u64::from(ask.cdb[1]) * 512;
-        let request = |kind| Request { volume: self.0.clone(), kind, durable: false };
+        let request = |kind| Request { volume: self.0.clone(), kind, durable: false, lend: false };
         match ask.cdb[0] {
-            0x28 => Next::Submit(request(Kind::Read { offset: 0, len: bytes }), bytes),
+            0x28 => {
+                let read = request(Kind::Read { offset: 0, len: bytes });
+                Next::Submit(Request { lend: true, ..read }, bytes)
+            }
             0x2a => Next::Gather(bytes, bytes),
             0x48 => {
                 let answer = (ask.cdb[1] == 1).then(|| status(0, 0));
@@ -61,7 +64,7 @@ impl Device<HeapBuffer> for Disk {
         data: Segments<HeapBuffer>,
     ) -> Next<HeapBuffer, u64> {
         let kind = Kind::Write { offset: 0, data };
-        Next::Submit(Request { volume: self.0.clone(), kind, durable: false }, bytes)
+        Next::Submit(Request { volume: self.0.clone(), kind, durable: false, lend: false }, bytes)
     }
 
     fn outcome(&self, bytes: u64, outcome: Outcome<HeapBuffer>) -> Next<HeapBuffer, u64> {
@@ -69,7 +72,10 @@ impl Device<HeapBuffer> for Disk {
             SANITIZE => return Next::Keep("sanitized".to_owned(), vec![1], SANITIZE),
             COPY => {
                 let kind = Kind::Read { offset: 512, len: 512 };
-                return Next::Submit(Request { volume: self.0.clone(), kind, durable: false }, 0);
+                return Next::Submit(
+                    Request { volume: self.0.clone(), kind, durable: false, lend: false },
+                    0,
+                );
             }
             _ => {}
         }

@@ -56,6 +56,28 @@ impl Door<'_> {
     }
 }
 
+/// What a store lends is sent and forgotten: a digest would read it, and what may be sent again
+/// would keep it.
+#[test]
+fn stores_lend_memory_only_to_answers_that_are_sent_once_and_not_looked_at() {
+    for (keys, lend) in [
+        ("", true),
+        ("HeaderDigest=CRC32C ", true),
+        ("DataDigest=CRC32C ", false),
+        ("ErrorRecoveryLevel=1 ", false),
+    ] {
+        let mut world = World::new();
+        let (mut client, _) = Door { keys, ..Door::to(0, 1) }.enter(&mut world);
+        let sends = world.at(0, |server, _| server.conn_ref(client.id).unwrap().wire.only_sends());
+        assert_eq!(sends, lend, "{keys}");
+        if !keys.contains("Digest") {
+            client.command(&mut world, 5, 0x28, 2);
+            let (op, _) = &world.shards[0].machine.ops[0];
+            assert!(matches!(op, BlockOp::Read { lend: l, .. } if *l == lend), "{keys}: {op:?}");
+        }
+    }
+}
+
 #[test]
 fn a_read_is_sent_again_until_another_command_finds_no_memory() {
     let mut world = World::new();

@@ -5,7 +5,7 @@ use crate::volume::sanitize::Purpose;
 
 fn erase(volume: &Arc<Volume>, how: Erase) -> Request<HeapBuffer> {
     volume.sanitization.begin(Purpose::Sanitize { unrestricted: false }).expect("nobody else does");
-    Request { volume: volume.clone(), kind: Kind::Erase(how), durable: true }
+    Request { volume: volume.clone(), kind: Kind::Erase(how), durable: true, lend: false }
 }
 
 fn overwrite(passes: u8, invert: bool) -> Erase {

@@ -39,7 +39,7 @@ fn whatever_changes_named_bytes_ends_the_token_and_what_reads_them_does_not() {
         engine.submit(
             &mut world,
             owner(1),
-            Request { volume: volume.clone(), kind, durable: false },
+            Request { volume: volume.clone(), kind, durable: false, lend: false },
         );
         world.run(&mut engine);
         assert!(!matches!(engine.poll(), Some((_, Outcome::Failed(_)))), "{said}");
@@ -53,7 +53,11 @@ fn change_that_waits_for_a_reader_ends_the_token_only_when_it_has_the_range() {
     let (mut world, mut engine, volume) = (World::new(), Engine::default(), volume(false));
     let id = volume.tokens.make(vec![(0, 4096)], 60).unwrap();
     let kind = Kind::Read { offset: 0, len: 4096 };
-    engine.submit(&mut world, owner(1), Request { volume: volume.clone(), kind, durable: false });
+    engine.submit(
+        &mut world,
+        owner(1),
+        Request { volume: volume.clone(), kind, durable: false, lend: false },
+    );
     engine.submit(&mut world, owner(2), write(&volume, 0, 1, false));
     assert!(volume.tokens.find(id).is_ok(), "the reader has it still");
     world.complete(&mut engine);
