@@ -130,9 +130,9 @@ pub trait Arena {
     }
 }
 
-/// The payload of one transfer: its pieces in order, each at most [`SEGMENT_BYTES_MAX`] long. Up to
-/// two pieces need no allocation.
-pub type Segments<B> = smallvec::SmallVec<[Slice<B>; 2]>;
+/// The payload of one transfer: its pieces in order, each at most [`SEGMENT_BYTES_MAX`] long. One
+/// piece needs no allocation: more would make everything larger that a request is handed on in.
+pub type Segments<B> = smallvec::SmallVec<[Slice<B>; 1]>;
 
 /// The largest single piece of payload memory. Longer transfers use several.
 pub const SEGMENT_BYTES_MAX: usize = 256 * 1024;

@@ -385,11 +385,11 @@ impl<B: Buffer> Transfer<B> {
         }
     }
 
-    /// The data, once it is complete.
-    pub fn into_segments(self) -> Segments<B> {
+    /// The data, once it is complete. It leaves the transfer.
+    pub fn take_segments(&mut self) -> Segments<B> {
         let mut left = self.wanted.unwrap_or(0);
         let mut segments = Segments::new();
-        for buffer in self.pieces.into_iter().flatten() {
+        for buffer in self.pieces.drain(..).flatten() {
             if left == 0 {
                 break;
             }

@@ -35,7 +35,7 @@ fn unsolicited_burst_then_bursts_that_were_asked_for() {
     assert!(!t.is_complete());
     feed(&mut t, data(8, 0, 12_288, true), 7712).unwrap();
     assert!(t.is_complete());
-    let segments = t.into_segments();
+    let segments = t.take_segments();
     assert_eq!(segments.iter().map(|s| s.len).sum::<u32>(), 20_000);
 }
 
@@ -96,7 +96,7 @@ fn pdus_of_a_burst_may_come_in_any_order_if_that_was_agreed() {
     assert!(!t.is_complete());
     feed(&mut t, data(7, 3, 2048, true), 2048).unwrap();
     assert!(t.is_complete());
-    let segments = t.into_segments();
+    let segments = t.take_segments();
     let bytes = segments[0].bytes();
     assert_eq!([bytes[0], bytes[2048], bytes[4096], bytes[6144]], [2, 4, 3, 1]);
 }

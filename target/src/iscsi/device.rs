@@ -56,7 +56,8 @@ pub enum Next<B, W> {
     Submit(Request<B>, W),
     /// The medium, whatever becomes of the command: no abort, reset or end of the session stops
     /// the request, and nobody waits for it. With a response the command is answered at once.
-    Detach(Request<B>, W, Option<Response<B>>),
+    /// (Boxed, as it is rare and would be the largest of all.)
+    Detach(Box<(Request<B>, W, Option<Response<B>>)>),
     /// The units of the target that the initiator may see: then [`Device::peers`].
     Peers(W),
     /// A small state file, of this name and with these bytes, on stable storage: then

@@ -31,9 +31,9 @@ pub struct Work {
 enum Step {
     Media(MediaPlan),
     Parameters(scsi::ParameterCommand),
-    Keep(scsi::Kept),
+    Keep(Box<scsi::Kept>),
     /// A copy that was asked for.
-    Copying(List),
+    Copying(Box<List>),
     /// The same, of what a token names, by a list identifier.
     Writing(u32, Box<token::Write>),
     /// A copy under way.
@@ -59,7 +59,7 @@ fn scsi_view<'a>(view: &View<'a>) -> scsi::View<'a> {
 
 /// A reply without payload; `wanted` bytes were the command's aim.
 fn respond<B>(reply: Reply, wanted: u64) -> Response<B> {
-    let sense = reply.sense.map(|sense| SmallVec::from_slice(sense.as_slice()));
+    let sense = reply.sense.map(|sense| sense.as_slice().into());
     let data = if reply.data.is_empty() { DataIn::None } else { reply.data.into() };
     Response { status: reply.status as u8, sense: sense.unwrap_or_default(), data, wanted }
 }
@@ -88,14 +88,18 @@ fn next<B: Buffer>(unit: &LogicalUnit, plan: Plan, taken: u64) -> Next<B, Work> 
         Action::Detach(mut media) => {
             let answer = media.answer_first.then(|| respond(Reply::good(Vec::new()), wanted));
             let request = unit.request(&mut media, Segments::new());
-            Next::Detach(request, Work { data_out, wanted, step: Step::Media(media) }, answer)
+            let work = Work { data_out, wanted, step: Step::Media(media) };
+            Next::Detach(Box::new((request, work, answer)))
         }
-        Action::Copy(list) => Next::Peers(Work { data_out, wanted, step: Step::Copying(list) }),
+        Action::Copy(list) => {
+            Next::Peers(Work { data_out, wanted, step: Step::Copying(Box::new(list)) })
+        }
         Action::WriteUsingToken(list_id, order) => {
             Next::Peers(Work { data_out, wanted, step: Step::Writing(list_id, order) })
         }
         Action::Keep { file, bytes, then } => {
-            Next::Keep(file, bytes, Work { data_out, wanted, step: Step::Keep(then) })
+            let step = Step::Keep(Box::new(then));
+            Next::Keep(file, bytes, Work { data_out, wanted, step })
         }
         Action::Evict(ended) => Next::Evict(ended, respond(Reply::good(Vec::new()), wanted)),
         Action::Parameters(command) => {
@@ -207,7 +211,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         if let Some(plan) = self.erased(&media, reply) {
             return next(self, plan, wanted);
         }
-        let sense = done.sense.map(|sense| SmallVec::from_slice(sense.as_slice()));
+        let sense = done.sense.map(|sense| sense.as_slice().into());
         // A failed read gives nothing; a failed write took its data.
         let wanted = match done.status {
             Status::Good => wanted.max(done.parameters.len() as u64),
@@ -252,7 +256,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         let Step::Keep(then) = step else {
             return Next::Answer(check(Condition::INTERNAL_TARGET_FAILURE, 0));
         };
-        next(self, Self::kept(self, then, ok), wanted)
+        next(self, Self::kept(self, *then, ok), wanted)
     }
 
     fn reset(&self) {
@@ -277,7 +281,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
     fn aborted() -> Response<B> {
         Response {
             status: Status::TaskAborted as u8,
-            sense: SmallVec::new(),
+            sense: Box::default(),
             data: DataIn::None,
             wanted: 0,
         }
@@ -287,7 +291,7 @@ impl<B: Buffer> Device<B> for LogicalUnit {
         match fault {
             TaskFault::NoMemory => Response {
                 status: Status::TaskSetFull as u8,
-                sense: SmallVec::new(),
+                sense: Box::default(),
                 data: DataIn::None,
                 wanted: 0,
             },

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::fault::{Answer, Fault, TaskFault};
 use super::order::Held;
 use super::output::StatSn;
-use super::tasks::{Place, Task};
+use super::tasks::{self, Place, Task};
 use super::{Closed, Command, Connection, Event, Phase, TEXT_BYTES_MAX};
 use crate::error::Violation;
 use crate::iscsi::ahs::Ahs;
@@ -366,7 +366,7 @@ impl<B: Buffer> Connection<B> {
                 (self.agreed.first_burst_bytes_max, self.agreed.data_pdu_in_order);
             let mut transfer = Transfer::new(command.edtl, len, more, first, in_order);
             if transfer.lend(arena, if more { unasked } else { len }) {
-                task.transfer = Some(transfer);
+                task.transfer = Some(tasks::reuse(&mut self.spare_transfers, transfer));
                 sink = Sink::Place { itt: command.itt, offset: 0 };
             } else {
                 task.fault = Some(TaskFault::NoMemory);
@@ -521,6 +521,11 @@ impl<B: Buffer> Connection<B> {
     /// In its turn now, or held until then.
     fn take_numbered(&mut self, number: Option<u32>, request: Request) {
         let Some(sn) = number else { return self.take(request) };
+        let order = &mut self.order;
+        if order.held.is_empty() && sn == order.window.expected() && self.phase == Phase::Full {
+            order.window.advance();
+            return self.take(request);
+        }
         self.order.held.insert(sn, Held { link: self.link, request: Some(request) });
         self.run_held();
     }

@@ -51,6 +51,7 @@ use super::pdu::scsi::Attribute;
 use super::pdu::task::{TaskOutcome, TaskRequest, TaskResponse};
 use super::pdu::text::{TextRequest, TextResponse};
 use super::sequence::Window;
+use super::transfer::Transfer;
 use crate::memory::{Buffer, Segments, Slice};
 use crate::table::ShortKeyMap;
 use crate::time::{Duration, Instant};
@@ -107,7 +108,7 @@ pub struct Response<B> {
     /// SCSI status.
     pub status: u8,
     /// Sense data; empty unless the status is CHECK CONDITION. 252 bytes at most.
-    pub sense: SmallVec<[u8; 32]>,
+    pub sense: Box<[u8]>,
     /// Read data.
     pub data: DataIn<B>,
     /// Bytes the command is about, in either direction: what the residual is counted from.
@@ -261,6 +262,9 @@ pub struct Connection<B> {
     exp_stat_sn: u32,
     fences: Vec<Fence>,
     tasks: ShortKeyMap<u32, Task<B>>,
+    /// Transfers that are over, for the next ones: as many as there were at a time, so no more than
+    /// the window.
+    spare_transfers: Vec<Box<Transfer<B>>>,
     /// Task management requests without an answer: tag, immediate.
     functions: Vec<(u32, bool)>,
     /// Tasks whose R2Ts wait for memory, in order.
@@ -301,6 +305,7 @@ impl<B: Buffer> Connection<B> {
             exp_stat_sn: 0,
             fences: Vec::new(),
             tasks: ShortKeyMap::default(),
+            spare_transfers: Vec::new(),
             functions: Vec::new(),
             starved: VecDeque::new(),
             next_ttt: 1,

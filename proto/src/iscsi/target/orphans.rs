@@ -11,8 +11,6 @@
 
 use std::collections::HashMap;
 
-use smallvec::SmallVec;
-
 use super::output::{Control, Job, StatSn};
 use super::recovery::SentStatus;
 use super::tasks::{Place, Task};
@@ -135,9 +133,9 @@ impl<B: Buffer> Orphans<B> {
     pub fn begin_data_out(&mut self, itt: u32, wanted: u64) -> Option<Segments<B>> {
         let orphan = self.all.get_mut(&itt)?;
         let State::Active(task) = &mut orphan.state else { return None };
-        task.want(wanted, orphan.agreed.data_pdu_in_order);
-        let whole = task.transfer.take_if(|transfer| transfer.is_complete())?;
-        Some(whole.into_segments())
+        task.want(wanted, orphan.agreed.data_pdu_in_order, &mut Vec::new());
+        let mut whole = task.transfer.take_if(|transfer| transfer.is_complete())?;
+        Some(whole.take_segments())
     }
 
     /// Gives all payload memory back: memory is short. Reads are to be read again, and the data of
@@ -282,6 +280,6 @@ fn again<B: Buffer>(job: &Job<B>) -> Task<B> {
 }
 
 fn with_sense<B>(mut job: Job<B>, data: &[u8]) -> Job<B> {
-    job.response.sense = SmallVec::from_slice(data.get(2..).unwrap_or_default());
+    job.response.sense = data.get(2..).unwrap_or_default().into();
     job
 }

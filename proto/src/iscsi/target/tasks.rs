@@ -38,7 +38,8 @@ pub(super) struct Task<B> {
     /// The server has it. Until then a fault travels with the command.
     pub(super) delivered: bool,
     pub(super) fault: Option<TaskFault>,
-    pub(super) transfer: Option<Transfer<B>>,
+    /// Boxed, since reads have none and each task moves a few times.
+    pub(super) transfer: Option<Box<Transfer<B>>>,
     pub(super) r2ts: u32,
     /// Data-In PDUs that the initiator got on a connection that is lost, where they cannot be sent
     /// again.
@@ -70,16 +71,26 @@ impl<B> Task<B> {
 }
 
 impl<B: Buffer> Task<B> {
-    /// The server wants this much of its data.
-    pub(super) fn want(&mut self, wanted: u64, in_order: bool) {
+    /// The server wants this much of its data. `spare` are transfers that are over.
+    pub(super) fn want(&mut self, wanted: u64, in_order: bool, spare: &mut Vec<Box<Transfer<B>>>) {
         self.awaits_data = true;
         if self.fault.is_some() {
             return;
         }
         let announced = if self.write { self.edtl } else { 0 };
-        let transfer =
-            self.transfer.get_or_insert_with(|| Transfer::new(announced, 0, false, 0, in_order));
-        transfer.want(wanted);
+        let fresh = || reuse(spare, Transfer::new(announced, 0, false, 0, in_order));
+        self.transfer.get_or_insert_with(fresh).want(wanted);
+    }
+}
+
+/// Puts a transfer where one was that is over.
+pub(super) fn reuse<B>(spare: &mut Vec<Box<Transfer<B>>>, fresh: Transfer<B>) -> Box<Transfer<B>> {
+    match spare.pop() {
+        Some(mut over) => {
+            *over = fresh;
+            over
+        }
+        None => Box::new(fresh),
     }
 }
 
@@ -92,7 +103,7 @@ impl<B: Buffer> Connection<B> {
             self.events.push_back(Event::DataFailed { itt, fault });
             return;
         }
-        task.want(wanted, self.agreed.data_pdu_in_order);
+        task.want(wanted, self.agreed.data_pdu_in_order, &mut self.spare_transfers);
         self.pump(itt, arena);
     }
 
@@ -121,7 +132,9 @@ impl<B: Buffer> Connection<B> {
         let Some(transfer) = &mut task.transfer else { return };
         let Some(wanted) = transfer.wanted() else { return };
         if transfer.is_complete() {
-            let data = task.transfer.take().expect("just looked at").into_segments();
+            let mut transfer = task.transfer.take().expect("just looked at");
+            let data = transfer.take_segments();
+            self.spare_transfers.push(transfer);
             self.events.push_back(Event::DataOut { itt, data });
             return;
         }

@@ -64,7 +64,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             (None, Next::Evict(ended, response)) => {
                 self.evict(ended, waiter, response, cx);
             }
-            (None, Next::Detach(request, work, _)) => {
+            (None, Next::Detach(detached)) => {
+                let (request, work, _) = *detached;
                 self.detach(waiter.tsih, waiter.itt, waiter.unit, (device, request, work), cx);
             }
             (None, _) => {}

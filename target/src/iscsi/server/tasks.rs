@@ -237,7 +237,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 let (conn, state) = (id, State::Submitted(key));
                 session.tasks.insert(itt, Task { conn, unit, also, state });
             }
-            Next::Detach(request, work, answer) => {
+            Next::Detach(detached) => {
+                let (request, work, answer) = *detached;
                 let Some(device) = session.device(unit) else { return };
                 let answered = answer.is_some();
                 if let Some(response) = answer {

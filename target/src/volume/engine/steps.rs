@@ -61,7 +61,7 @@ pub(super) struct Job<B> {
     step: Step,
     /// Lent memory: what is read into, or the pattern of a fill. A piece is out while the store
     /// has it.
-    scratch: SmallVec<[Option<Slice<B>>; 2]>,
+    scratch: SmallVec<[Option<Slice<B>>; 1]>,
     /// Bytes filled, or ranges discarded, so far.
     cursor: u64,
     miscompare: Option<u64>,

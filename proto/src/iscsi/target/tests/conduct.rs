@@ -429,7 +429,7 @@ fn a_command_that_would_read_and_write_is_answered_with_both_residuals() {
     let ahs = Ahs { cdb_tail: &[], read_bytes: Some(4096) }.emit();
     extended(&mut talk, true, true, 512, &ahs);
     assert_eq!(talk.expect_command().fault, Some(TaskFault::Bidirectional));
-    let sense = SmallVec::from_slice(&[0x70, 0, 5]);
+    let sense = Box::from([0x70, 0, 5]);
     talk.conn.respond(1, Response { status: 2, sense, ..good() });
     let response = ScsiResponse::parse(&talk.one().0).unwrap();
     assert_eq!(response.residual, Residual::Underflow(512));

@@ -25,7 +25,7 @@ fn passed(talk: &mut Talk) -> Vec<u64> {
 fn respond(talk: &mut Talk, itt: u32) -> u32 {
     talk.command(itt, 0, None);
     let Some(Event::Command(_)) = talk.conn.poll() else { panic!("no command") };
-    let response = Response { status: 0, sense: SmallVec::new(), data: DataIn::None, wanted: 0 };
+    let response = Response { status: 0, sense: Box::default(), data: DataIn::None, wanted: 0 };
     talk.conn.respond(itt, response);
     ScsiResponse::parse(&talk.one().0).unwrap().numbers.stat_sn
 }

@@ -192,7 +192,7 @@ impl Talk {
 }
 
 fn good() -> Response<HeapBuffer> {
-    Response { status: 0, sense: SmallVec::new(), data: DataIn::None, wanted: 0 }
+    Response { status: 0, sense: Box::default(), data: DataIn::None, wanted: 0 }
 }
 
 fn login_request() -> LoginRequest {
@@ -363,7 +363,7 @@ fn status_other_than_good_comes_in_a_response_of_its_own_behind_the_data() {
     let mut talk = Talk::logged_in(&terms());
     talk.command(1, 512, None);
     talk.expect_command();
-    let sense = SmallVec::from_slice(&[0x70, 0, 3]);
+    let sense = Box::from([0x70, 0, 3]);
     let response = Response { status: 2, sense, data: vec![0; 512].into(), wanted: 512 };
     talk.conn.respond(1, response);
     let heard = talk.heard();

@@ -158,7 +158,7 @@ fn sense_data_and_residuals_come_with_a_status_that_is_sent_again() {
         let mut talk = Talk::logged_in(&level_2());
         talk.command(1, 1500, None);
         talk.expect_command();
-        let sense = SmallVec::from_slice(&[7; 18]);
+        let sense = Box::from([7; 18]);
         let bytes = DataIn::from(vec![3; data as usize]);
         talk.conn.respond(1, Response { status: 2, sense, data: bytes, wanted: data.into() });
         let first = talk.heard().pop().unwrap();

@@ -24,7 +24,7 @@ const SANITIZE: u64 = u64::MAX;
 const COPY: u64 = u64::MAX - 1;
 
 fn status(status: u8, wanted: u64) -> Response<HeapBuffer> {
-    Response { status, sense: smallvec::SmallVec::new(), data: DataIn::None, wanted }
+    Response { status, sense: Box::default(), data: DataIn::None, wanted }
 }
 
 impl Device<HeapBuffer> for Disk {
@@ -48,7 +48,8 @@ impl Device<HeapBuffer> for Disk {
             0x2a => Next::Gather(bytes, bytes),
             0x48 => {
                 let answer = (ask.cdb[1] == 1).then(|| status(0, 0));
-                Next::Detach(request(Kind::Read { offset: 0, len: 512 }), SANITIZE, answer)
+                let request = request(Kind::Read { offset: 0, len: 512 });
+                Next::Detach(Box::new((request, SANITIZE, answer)))
             }
             0x83 => Next::Submit(request(Kind::Read { offset: 0, len: 512 }), COPY),
             0x5f => Next::Keep("reservations".to_owned(), vec![1], 0),
