@@ -139,6 +139,26 @@ pub trait Host: Arena<Buf = <Self as Host>::Memory> {
     /// Queues block I/O. Its completion comes back with `token`, exactly once.
     fn block(&mut self, volume: VolumeId, op: BlockOp<Self::Memory>, token: BlockToken);
 
+    /// True if the volume's store may lend its memory at once: see [`Self::lend`].
+    fn lends(&self, volume: VolumeId) -> bool {
+        let _ = volume;
+        false
+    }
+
+    /// `len` bytes of a store in memory from `offset` on, lent to be sent and not looked at
+    /// ([`Buffer::is_loan`]). The host tells when the last handle is gone, by `token`
+    /// ([`Engine::returned`](crate::volume::engine::Engine::returned)). `None`: read them.
+    fn lend(
+        &mut self,
+        volume: VolumeId,
+        offset: u64,
+        len: u32,
+        token: BlockToken,
+    ) -> Option<Self::Memory> {
+        let _ = (volume, offset, len, token);
+        None
+    }
+
     /// Queues `message` for another shard (or this one; then it comes back as an event).
     fn post(&mut self, shard: ShardId, message: Message);
 

@@ -266,7 +266,7 @@ impl Reactor {
         let (file, work) = self.work_of(op);
         if let Work::Read { data, offset, lend: true, .. } = &work {
             let range = (*offset, data.len);
-            if let Some(loan) = self.files.lend(file, range, tag, &self.returned) {
+            if let Some(loan) = self.lend(file, range, tag) {
                 return self.lent(tag, loan);
             }
         }
@@ -278,6 +278,12 @@ impl Reactor {
         let id = self.flights.insert(Flight::new(tag, file, target, work));
         self.start(id.key);
         id
+    }
+
+    /// Memory of a store in memory, so many bytes from an offset, to be sent and not looked at: an
+    /// [`Op::Read`] that is lent, without waiting for the next turn. `None`: read it.
+    pub fn lend(&mut self, file: File, range: (u64, u32), tag: u64) -> Option<Buf> {
+        self.files.lend(file, range, tag, &self.returned)
     }
 
     /// The tag of the next read whose loan came back: see [`Op::Read`]. Ask before sleeping.

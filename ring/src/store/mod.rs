@@ -173,8 +173,9 @@ impl Store {
         }
     }
 
+    /// True if it is in memory and may lend that: see [`Reactor::lend`](crate::Reactor::lend).
     /// False once there are holes in it, or it was cut short.
-    pub(crate) fn lends(&self) -> bool {
+    pub fn lends(&self) -> bool {
         match &self.backing {
             Backing::File { lent, .. } => {
                 lent.as_ref().is_some_and(|lent| lent.whole.load(Ordering::Relaxed))

@@ -71,6 +71,10 @@ impl RingHost {
         }
     }
 
+    fn backing(&self, volume: VolumeId) -> Option<&Backing> {
+        self.stores.get(volume.0 as usize)?.as_ref()
+    }
+
     /// Hands a connection to the shard that has its session.
     pub(super) fn hand_over(&self, shard: ShardId, fd: OwnedFd, received: Vec<u8>) {
         self.mailboxes.send(shard, Letter::Adopt(fd, received));
@@ -148,6 +152,15 @@ impl Host for RingHost {
             }
         };
         self.reactor.submit(op, token.0);
+    }
+
+    fn lends(&self, volume: VolumeId) -> bool {
+        self.backing(volume).is_some_and(|backing| backing.store.lends())
+    }
+
+    fn lend(&mut self, volume: VolumeId, offset: u64, len: u32, token: BlockToken) -> Option<Buf> {
+        let &Backing { file, base, .. } = self.backing(volume)?;
+        self.reactor.lend(file, (base + offset, len), token.0)
     }
 
     fn post(&mut self, shard: ShardId, message: Message) {

@@ -4,7 +4,8 @@
 //! and nobody who holds memory waits for less than its turn:
 //!
 //! ```text
-//! memory   what a read, comparison or fill needs is lent, all of it or none; else it queues
+//! memory   what a read, comparison or fill needs is lent, all of it or none; else it queues.
+//!          A read that a store in memory lends its own needs none
 //! range    its bytes are its own (range_lock); a flush has no range
 //! medium   its block operations run, several at a time (steps); beside readers,
 //!          writes by a window                                                   (pace)
@@ -143,7 +144,8 @@ impl<B: Buffer> Engine<B> {
             _ if erasure => None,
             _ => Some(BlockError::Sanitizing),
         };
-        let cipher = volume.cipher.clone();
+        let mut job = Job::new(kind, lend, volume.cipher.clone());
+        job.may_borrow(|| host.lends(volume.id));
         let key = self.requests.insert(InFlight {
             generation,
             owner,
@@ -155,17 +157,13 @@ impl<B: Buffer> Engine<B> {
             lent: 0,
             failed: refusal,
             sanitizations,
-            job: Job::new(kind, lend, cipher),
+            job,
         });
         let id = RequestId::new(key, generation);
         if refusal.is_some() {
             self.answer(key);
         } else {
-            // Nobody overtakes those who already wait for memory.
-            let behind = !self.starved.is_empty() && self.requests[key].job.needs_memory();
-            if behind || !self.pass_memory(host, key) {
-                self.starved.push_back(id);
-            }
+            self.wait_for_memory(host, key);
         }
         self.wake(host);
         id
@@ -287,6 +285,16 @@ impl<B: Buffer> Engine<B> {
         self.starved.len()
     }
 
+    /// Nobody overtakes those who already wait for memory.
+    fn wait_for_memory<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) {
+        let request = &self.requests[key];
+        let id = RequestId::new(key, request.generation);
+        let behind = !self.starved.is_empty() && request.job.needs_memory();
+        if behind || !self.pass_memory(host, key) {
+            self.starved.push_back(id);
+        }
+    }
+
     /// Lends what the request needs, all or nothing; then on to the range.
     fn pass_memory<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, key: usize) -> bool {
         if !self.requests[key].job.lend(host) {
@@ -338,6 +346,17 @@ impl<B: Buffer> Engine<B> {
             && let Some((start, end, Access::Exclusive)) = request.job.range()
         {
             request.volume.tokens.written(start, end);
+        }
+        if request.failed.is_none() && request.job.borrows() {
+            // It costs the store nothing, so no write is paced beside it.
+            let (volume, token) = (request.volume.id, BlockToken(key as u64));
+            if !request.job.borrow(|offset, len| host.lend(volume, offset, len, token)) {
+                // It lends no more. Who holds a range does not wait for memory.
+                request.gate = Gate::Memory;
+                self.release(key);
+                return self.wait_for_memory(host, key);
+            }
+            request.lent = 1;
         }
         self.advance(host, key);
     }

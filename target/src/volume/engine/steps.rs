@@ -77,6 +77,8 @@ pub(super) struct Job<B> {
     copies: bool,
     /// What is read goes out as it is.
     lend: bool,
+    /// The store is asked to lend it at once, before there is memory for it.
+    borrows: bool,
 }
 
 impl<B: Buffer> Job<B> {
@@ -106,7 +108,38 @@ impl<B: Buffer> Job<B> {
             cipher,
             copies,
             lend,
+            borrows: false,
         }
+    }
+
+    /// If it reads what is only sent, it borrows that from a store that lends.
+    pub(super) fn may_borrow(&mut self, lends: impl FnOnce() -> bool) {
+        self.borrows = self.lend && lends();
+    }
+
+    /// True if it needs no memory, but has yet to [`Self::borrow`] what it reads.
+    pub(super) const fn borrows(&self) -> bool {
+        self.borrows
+    }
+
+    /// Has what it reads lent by the store. False: it will not, and memory is needed.
+    pub(super) fn borrow(&mut self, lend: impl FnOnce(u64, u32) -> Option<B>) -> bool {
+        self.borrows = false;
+        let Kind::Read { offset, len } = self.kind else { unreachable!("only reads are lent") };
+        let Some((len, buffer)) =
+            u32::try_from(len).ok().and_then(|len| Some((len, lend(offset, len)?)))
+        else {
+            return false;
+        };
+        let mut left = Slice::part(buffer, 0, len);
+        while left.len as usize > SEGMENT_BYTES_MAX {
+            let piece = u32::try_from(SEGMENT_BYTES_MAX).expect("256 KiB");
+            self.scratch.push(Some(left.sub(0, piece)));
+            left = left.sub(piece, left.len - piece);
+        }
+        self.scratch.push(Some(left));
+        self.step = Step::Reading;
+        true
     }
 
     pub(super) fn is_flush(&self) -> bool {
@@ -141,6 +174,7 @@ impl<B: Buffer> Job<B> {
 
     fn scratch_bytes(&self) -> u64 {
         match &self.kind {
+            Kind::Read { .. } if self.borrows => 0,
             Kind::Read { len, .. } | Kind::Verify { len, .. } => *len,
             Kind::CompareAndWrite { expected, .. } => segments_bytes(expected),
             Kind::Or { data, .. } | Kind::WriteAndVerify { data, .. } => segments_bytes(data),

@@ -9,6 +9,7 @@ use super::*;
 use crate::host::ShardId;
 use crate::volume::{Erase, Facts, Identity, Kind, Options, VolumeId};
 
+mod borrowed;
 mod cipher;
 mod erase;
 mod lent;

@@ -12,7 +12,7 @@ fn wrapping() -> WrappingKey {
 }
 
 /// A world whose disk has a header before the volume's first block.
-fn encrypted() -> (World, Engine<HeapBuffer>, Arc<Volume>) {
+pub(super) fn encrypted() -> (World, Engine<HeapBuffer>, Arc<Volume>) {
     let mut world = World::new();
     assert_eq!(HEADER_BYTES, HEADER as u64);
     world.disk = vec![0; HEADER + SIZE];
