@@ -99,6 +99,8 @@ pub struct Reactor {
     delayed: Vec<(Instant, u32)>,
     /// Something is queued that somebody waits for; receives are not.
     urgent: bool,
+    /// Reads or writes are queued that no system call has submitted.
+    disk_waits: bool,
     /// Turns in a row without a system call.
     free_turns: u32,
     idle: Idle,
@@ -150,6 +152,7 @@ impl Reactor {
             starved: VecDeque::new(),
             delayed: Vec::new(),
             urgent: false,
+            disk_waits: false,
             free_turns: 0,
             idle: Idle::new(config.busy_poll),
             interruptions: 0,
@@ -408,7 +411,13 @@ impl Reactor {
         if self.flights.get(key).cancelled {
             return self.finish_failed(key, libc::ECANCELED);
         }
-        self.urgent |= !self.flights.get(key).work().is_receive();
+        let work = self.flights.get(key).work();
+        self.urgent |= !work.is_receive();
+        match work {
+            Work::Read { .. } | Work::Write { .. } => self.disk_waits = true,
+            Work::Send { .. } => self.hasten_disk(),
+            _ => {}
+        }
         if self.flights.start(key).is_err() {
             self.backlog.push_back(key);
         }

@@ -9,7 +9,7 @@ use crate::wake::mailbox;
 
 mod lent;
 
-fn reactor() -> Reactor {
+pub(super) fn reactor() -> Reactor {
     reactor_with(Config { entries: 64, ..Config::default() })
 }
 
@@ -33,7 +33,7 @@ fn one(reactor: &mut Reactor) -> Event {
 }
 
 /// A connection: our end in the reactor, the other an ordinary socket.
-fn pair(reactor: &mut Reactor) -> (File, TcpStream) {
+pub(super) fn pair(reactor: &mut Reactor) -> (File, TcpStream) {
     let (file, far) = std_pair();
     (reactor.attach(file), far)
 }
@@ -44,11 +44,11 @@ fn std_pair() -> (OwnedFd, TcpStream) {
     (listener.accept().unwrap().0.into(), far)
 }
 
-fn lend(reactor: &Reactor, len: usize) -> Slice<Buf> {
+pub(super) fn lend(reactor: &Reactor, len: usize) -> Slice<Buf> {
     Slice::whole(reactor.arena().lend(len).unwrap())
 }
 
-fn filled(reactor: &Reactor, len: usize, seed: u8) -> Slice<Buf> {
+pub(super) fn filled(reactor: &Reactor, len: usize, seed: u8) -> Slice<Buf> {
     let mut slice = lend(reactor, len);
     for (block, n) in slice.bytes_mut().chunks_mut(256).zip((0u8..=255).cycle()) {
         block.iter_mut().zip(0u8..=255).for_each(|(to, i)| *to = i ^ n ^ seed);
@@ -56,12 +56,12 @@ fn filled(reactor: &Reactor, len: usize, seed: u8) -> Slice<Buf> {
     slice
 }
 
-fn store(reactor: &mut Reactor, spec: &Spec) -> (File, Arc<Store>) {
+pub(super) fn store(reactor: &mut Reactor, spec: &Spec) -> (File, Arc<Store>) {
     let store = Arc::new(Store::open(spec, Options::default()).unwrap());
     (reactor.attach_store(store.clone()), store)
 }
 
-fn image(bytes: u64) -> (tempfile::TempDir, Spec) {
+pub(super) fn image(bytes: u64) -> (tempfile::TempDir, Spec) {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = dir.path().join("disk.img");
     std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();

@@ -27,7 +27,7 @@ impl Reactor {
             out.extend(self.ready.drain(..));
             return Ok(());
         }
-        (self.urgent, self.free_turns) = (false, 0);
+        (self.urgent, self.disk_waits, self.free_turns) = (false, false, 0);
         let idle = self.ready.is_empty() && !self.ring.has_completions() && !self.sees_frames();
         let wait = if idle { self.wait_bound(wait) } else { Some(Duration::ZERO) };
         let needed = wait != Some(Duration::ZERO) || self.ring.queued() > 0;
@@ -85,7 +85,23 @@ impl Reactor {
 
     fn sleep(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let wait = if self.poll_ports() { wait } else { Some(Duration::ZERO) };
-        self.ring.enter(true, wait)
+        self.ring.enter(true, wait)?;
+        // Whom the kernel wakes it gives one completion, though a disk's come in bursts; answers
+        // to all of them shall go out together.
+        if self.ring.has_put_off() {
+            self.ring.enter(true, Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
+    /// Submits reads and writes before an answer joins them in the queue. The kernel passes those
+    /// of one submission to their disk together, when it has gone through all of it: they would
+    /// wait until everything is sent, 70 us with 16 frames.
+    pub(super) fn hasten_disk(&mut self) {
+        if std::mem::take(&mut self.disk_waits) {
+            // What fails here stays queued, or fails again in the turn, which says so.
+            let _ = self.ring.enter(false, Some(Duration::ZERO));
+        }
     }
 
     /// Looks for completions until `window` is over. The kernel says in shared memory that it has
@@ -124,3 +140,6 @@ impl Reactor {
         due.chain(wait).min()
     }
 }
+
+#[cfg(test)]
+mod tests;
