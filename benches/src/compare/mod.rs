@@ -196,7 +196,14 @@ fn servers(
         }
         let noise = !kind.has_own_store(bout) && kind != Kind::NullAoe;
         let name = format!("{}-{}", bout.name, kind.name());
-        let image = Image::new(folder, &name, args.size, noise)
+        // Ours locks what it serves, so a second one of ours has a file of its own.
+        let shares = bout.store == Store::Disk && kind != Kind::CorbelCached;
+        let first = servers.first().and_then(Server::image).filter(|_| shares);
+        let image = first
+            .map_or_else(
+                || Image::new(folder, &name, args.size, noise),
+                |first| first.shared(folder, &name),
+            )
             .map_err(|error| format!("a store in {}: {error}", folder.display()))?;
         match Server::start(Setup { kind, bout, program, image, cores }, net.as_deref_mut()) {
             Ok(server) => {

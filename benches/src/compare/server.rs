@@ -32,8 +32,7 @@ impl Image {
     /// Makes it. Without noise it has a name and a size, and takes no room: for those who have
     /// memory of their own.
     pub(crate) fn new(folder: &Path, name: &str, bytes: u64, noise: bool) -> std::io::Result<Self> {
-        let path = folder.join(format!("corbel-bench-{}-{name}.img", std::process::id()));
-        let image = Self { path, bytes };
+        let image = Self { path: path_of(folder, name), bytes };
         let mut file = File::create(&image.path)?;
         let (mut piece, mut rng) = (vec![0; 1 << 20], Rng::new(1));
         for _ in 0..if noise { bytes >> 20 } else { 0 } {
@@ -44,10 +43,22 @@ impl Image {
         Ok(image)
     }
 
+    /// Another name for the same file. Where on a disk a file lies may matter more than who serves
+    /// it, so servers that are measured in turn are given one and the same.
+    pub(crate) fn shared(&self, folder: &Path, name: &str) -> std::io::Result<Self> {
+        let path = path_of(folder, name);
+        fs::hard_link(&self.path, &path)?;
+        Ok(Self { path, bytes: self.bytes })
+    }
+
     /// A name for something that goes with it.
     pub(super) fn beside(&self, end: &str) -> PathBuf {
         self.path.with_extension(end)
     }
+}
+
+fn path_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("corbel-bench-{}-{name}.img", std::process::id()))
 }
 
 impl Drop for Image {
@@ -108,6 +119,11 @@ impl Server {
         }
         server.idle_bytes = server.resident_bytes();
         Ok(server)
+    }
+
+    /// What it serves.
+    pub(crate) fn image(&self) -> Option<&Image> {
+        self.image.as_ref()
     }
 
     /// No server, but the very file that another one serves.
@@ -256,6 +272,19 @@ mod tests {
         let path = image.path.clone();
         assert_eq!(fs::metadata(&path).unwrap().len(), 3 << 20);
         drop(image);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn servers_share_one_file_until_the_last_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Image::new(folder.path(), "a", 1 << 20, true).unwrap();
+        let second = first.shared(folder.path(), "b").unwrap();
+        fs::write(&first.path, b"one").unwrap();
+        drop(first);
+        assert_eq!(fs::read(&second.path).unwrap(), b"one");
+        let path = second.path.clone();
+        drop(second);
         assert!(!path.exists());
     }
 }
