@@ -108,7 +108,7 @@ impl Idle {
 mod tests {
     use super::*;
 
-    const MAX: Duration = Duration::from_micros(50);
+    const MAX: Duration = Duration::from_micros(100);
 
     fn micros(n: u64) -> Duration {
         Duration::from_micros(n)
@@ -140,14 +140,14 @@ mod tests {
         assert_eq!(idle.window(micros(0)), None);
         idle.waited(micros(10));
         assert_eq!(idle.window(micros(0)), Some(micros(20)));
-        (0..9).for_each(|_| idle.waited(micros(49)));
+        (0..9).for_each(|_| idle.waited(micros(99)));
         assert_eq!(idle.window(micros(0)), Some(MAX));
     }
 
     #[test]
     fn an_idle_thread_sleeps_after_a_few_looks() {
         let mut idle = Idle::new(MAX);
-        idle.waited(micros(50));
+        idle.waited(MAX);
         let mut looked = Duration::ZERO;
         for second in 0..100 {
             if let Some(window) = idle.window(micros(second * 1_000_000)) {

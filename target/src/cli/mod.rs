@@ -171,7 +171,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroU16>,
     /// Look for what comes within this time before sleeping; 0 to 1ms, 0 is never
-    #[arg(long, default_value = "50us", value_name = "TIME", value_parser = busy_poll)]
+    #[arg(long, default_value = "100us", value_name = "TIME", value_parser = busy_poll)]
     pub busy_poll: Duration,
     /// Open a control socket here
     #[arg(long, value_name = "PATH")]

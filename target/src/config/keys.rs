@@ -20,7 +20,7 @@ const LIST: &[Key] = &[
         "daemon",
         "busy_poll",
         "time",
-        "50us",
+        "100us",
         "How long a thread that expects something within that time looks for it before it sleeps. \
          Saves a wake-up for each request that comes alone. 0 to 1ms; 0 is never. \
          Read at start only.",

@@ -57,8 +57,8 @@ impl Config {
     }
 }
 
-/// Longer than most requests to memory and to fast disks take, too short to be felt by others.
-pub const BUSY_POLL: Duration = Duration::from_micros(50);
+/// Longer than a few requests to memory and to fast disks take, too short to be felt by others.
+pub const BUSY_POLL: Duration = Duration::from_micros(100);
 /// Longer than this, sleeping costs nothing.
 pub const BUSY_POLL_MAX: Duration = Duration::from_millis(1);
 
