@@ -85,13 +85,7 @@ impl Reactor {
 
     fn sleep(&mut self, wait: Option<Duration>) -> io::Result<()> {
         let wait = if self.poll_ports() { wait } else { Some(Duration::ZERO) };
-        self.ring.enter(true, wait)?;
-        // Whom the kernel wakes it gives one completion, though a disk's come in bursts; answers
-        // to all of them shall go out together.
-        if self.ring.has_put_off() {
-            self.ring.enter(true, Some(Duration::ZERO))?;
-        }
-        Ok(())
+        self.ring.enter(true, wait)
     }
 
     /// Submits reads and writes before an answer joins them in the queue. The kernel passes those
