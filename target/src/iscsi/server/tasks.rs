@@ -238,14 +238,8 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
                 session.tasks.insert(itt, Task { conn, unit, also, state });
             }
             Next::Detach(detached) => {
-                let (request, work, answer) = *detached;
                 let Some(device) = session.device(unit) else { return };
-                let answered = answer.is_some();
-                if let Some(response) = answer {
-                    self.reply(id, tsih, itt, response);
-                }
-                let key = self.detach(tsih, itt, unit, (device, request, work), cx);
-                self.await_detached(id, (tsih, itt, unit), key, answered);
+                self.begin_detached(id, (tsih, itt, unit), device, *detached, cx);
             }
             Next::Peers(work) => {
                 let peers = session.peers();
@@ -329,6 +323,25 @@ impl<B: Buffer, D: Device<B>> IscsiServer<B, D> {
             drains: SmallVec::new(),
         });
         key
+    }
+
+    /// Submits a request that outlives its command, which is answered now or waits for it.
+    fn begin_detached<H>(
+        &mut self,
+        id: ConnId,
+        (tsih, itt, unit): (u16, u32, (u16, u32)),
+        device: Arc<D>,
+        (request, work, answer): (Request<B>, D::Work, Option<Response<B>>),
+        cx: &mut Context<'_, B, H>,
+    ) where
+        H: Host<Memory = B, Buf = B>,
+    {
+        let answered = answer.is_some();
+        if let Some(response) = answer {
+            self.reply(id, tsih, itt, response);
+        }
+        let key = self.detach(tsih, itt, unit, (device, request, work), cx);
+        self.await_detached(id, (tsih, itt, unit), key, answered);
     }
 
     /// The command waits for its detached request, number `key`, unless it was answered.
