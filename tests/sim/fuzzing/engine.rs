@@ -6,7 +6,9 @@
 //! Where nothing failed and memory was plenty, results and contents are those of the same requests
 //! performed one after another.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use corbel_proto::memory::{Buffer, HeapBuffer, Segments, Slice};
@@ -14,7 +16,7 @@ use corbel_target::host::{BlockError, BlockOp, BlockToken, Message};
 use corbel_target::volume::engine::{Engine, Owner, RequestId};
 use corbel_target::volume::{Kind, Options, Outcome, Request, Volume};
 
-use super::host::{ERRORS, FuzzHost, SECTOR, Store, volume};
+use super::host::{ERRORS, FuzzHost, Lender, SECTOR, Store, volume};
 use super::script::Script;
 
 const SIZE_BYTES: u64 = 8 << 20;
@@ -37,7 +39,7 @@ enum Wish {
 struct Bench {
     volume: Arc<Volume>,
     shards: Vec<(Engine<HeapBuffer>, FuzzHost)>,
-    store: Store,
+    store: Rc<RefCell<Store>>,
     wishes: Vec<(Wish, usize, RequestId)>,
     outcomes: BTreeMap<u64, Outcome<HeapBuffer>>,
     /// What the store has lent: shard, token, first byte and end.
@@ -59,7 +61,7 @@ pub(super) fn engine(input: &[u8]) {
     let mut bench = Bench {
         volume: Arc::new(volume(SIZE_BYTES, Options::default())),
         shards: hosts.map(|host| (Engine::default(), host)).collect(),
-        store: Store::default(),
+        store: Rc::default(),
         wishes: Vec::new(),
         outcomes: BTreeMap::new(),
         lent: Vec::new(),
@@ -84,9 +86,7 @@ impl Bench {
         let operation = script.u8();
         let shard = usize::from(operation >> 7) % self.shards.len();
         match operation & 7 {
-            0..=3 => {
-                self.submit(shard, operation & 0x40 != 0, operation & 0x20 != 0, script);
-            }
+            0..=3 => self.submit(shard, operation, script),
             4 if !self.wishes.is_empty() => {
                 let (_, shard, id) = self.wishes[script.index(self.wishes.len())];
                 let (engine, host) = &mut self.shards[shard];
@@ -100,13 +100,18 @@ impl Bench {
         self.collect();
     }
 
-    fn submit(&mut self, shard: usize, durable: bool, lend: bool, script: &mut Script<'_>) {
+    fn submit(&mut self, shard: usize, operation: u8, script: &mut Script<'_>) {
+        let (durable, lend) = (operation & 0x40 != 0, operation & 0x20 != 0);
+        let (at_once, refuses) = (operation & 0x10 != 0, operation & 8 != 0);
         let wish = wish(script);
         let number = self.wishes.len() as u64;
         let request = Request { volume: self.volume.clone(), kind: wish.kind(), durable, lend };
         let (engine, host) = &mut self.shards[shard];
+        let lender = || Lender { store: self.store.clone(), lent: Vec::new(), refuses };
+        host.lender = at_once.then(lender);
         let id = engine.submit(host, Owner::Iscsi(number), request);
         self.wishes.push((wish, shard, id));
+        self.note_loans();
     }
 
     /// Something that is under way ends: a block operation, or a message's journey.
@@ -149,15 +154,25 @@ impl Bench {
         let reads = matches!(host.blocks[index].1, BlockOp::Read { .. });
         let clash = self.lent.iter().find(|(.., from, to)| *from < end && start < *to);
         assert!(reads || clash.is_none(), "{start} to {end} is written under {clash:?}");
-        let (token, result, data) = host.complete(index, result, &mut self.store);
+        let (token, result, data) = host.complete(index, result, &mut self.store.borrow_mut());
         if data.as_ref().is_some_and(|data| data.buffer.is_loan()) {
             self.lent.push((shard, token, start, end));
         }
         engine.block_done(host, token, result, data);
+        self.note_loans();
+    }
+
+    /// What was lent within a call.
+    fn note_loans(&mut self) {
+        for (shard, (_, host)) in self.shards.iter_mut().enumerate() {
+            let lent = host.lender.iter_mut().flat_map(|lender| lender.lent.drain(..));
+            self.lent.extend(lent.map(|(token, start, end)| (shard, token, start, end)));
+        }
     }
 
     /// The store has memory back.
     fn returned(&mut self) {
+        self.note_loans();
         for (shard, (engine, host)) in self.shards.iter_mut().enumerate() {
             for tag in host.returned.take() {
                 let token = BlockToken(tag);
@@ -235,7 +250,7 @@ impl Bench {
                 wish.perform(&mut store, outcome);
             }
         }
-        assert_eq!(self.store, store, "contents after {:?}", self.wishes);
+        assert_eq!(*self.store.borrow(), store, "contents after {:?}", self.wishes);
     }
 }
 

@@ -1,6 +1,8 @@
 //! A shard's surroundings, in which nothing happens until the script says so.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Returned, Slice};
 use corbel_proto::time::Instant;
@@ -39,6 +41,15 @@ impl Store {
     }
 }
 
+/// A store that lends within the call: what it has lent so far, as token, first byte and end.
+#[derive(Debug, Default)]
+pub(super) struct Lender {
+    pub(super) store: Rc<RefCell<Store>>,
+    pub(super) lent: Vec<(BlockToken, u64, u64)>,
+    /// It says that it lends, and then does not.
+    pub(super) refuses: bool,
+}
+
 /// A block operation that a machine has handed over.
 pub(super) type Submitted = (VolumeId, BlockOp<HeapBuffer>, BlockToken);
 
@@ -57,6 +68,7 @@ pub(super) struct FuzzHost {
     pub(super) persists: Vec<(String, Vec<u8>, u64)>,
     /// Reads whose loan came back.
     pub(super) returned: Returned,
+    pub(super) lender: Option<Lender>,
     /// Ends of volumes, beyond which nobody may ask.
     pub(super) size_bytes: u64,
 }
@@ -73,6 +85,7 @@ impl FuzzHost {
             posts: VecDeque::new(),
             persists: Vec::new(),
             returned: Returned::default(),
+            lender: None,
             size_bytes,
         }
     }
@@ -153,6 +166,24 @@ impl Host for FuzzHost {
         assert!(len > 0 && offset + len <= self.size_bytes, "outside the volume: {op:?}");
         assert!((offset | len).is_multiple_of(SECTOR as u64), "not whole blocks: {op:?}");
         self.blocks.push((volume, op, token));
+    }
+
+    fn lends(&self, _: VolumeId) -> bool {
+        self.lender.is_some()
+    }
+
+    fn lend(
+        &mut self,
+        _: VolumeId,
+        offset: u64,
+        len: u32,
+        token: BlockToken,
+    ) -> Option<HeapBuffer> {
+        let lender = self.lender.as_mut().filter(|lender| !lender.refuses)?;
+        let mut bytes = vec![0; len as usize];
+        lender.store.borrow().read(offset, &mut bytes);
+        lender.lent.push((token, offset, offset + u64::from(len)));
+        Some(HeapBuffer::loan(bytes, token.0, &self.returned))
     }
 
     fn post(&mut self, shard: ShardId, message: Message) {
