@@ -477,7 +477,9 @@ impl Vector {
         let mut skip = *done;
         for part in parts.iter() {
             let (base, len) = match part {
-                Part::Inline { start, len } => (inline[*start..*start + *len].as_mut_ptr(), *len),
+                Part::Inline { start, len } => {
+                    (inline[*start..*start + *len].as_ptr().cast_mut(), *len)
+                }
                 Part::Payload(slice) => {
                     let (base, len) = rest(slice, 0);
                     (base, len as usize)

@@ -26,6 +26,8 @@ struct World {
     disk: Vec<u8>,
     /// Reads whose loan came back.
     returned: Returned,
+    /// How many more times the store lends within the call, if it says that it does.
+    loans: Option<usize>,
 }
 
 impl World {
@@ -33,7 +35,7 @@ impl World {
         let disk = vec![0; 1 << 20];
         let arena = HeapArena::new(1 << 20);
         let (ops, posted, returned) = (VecDeque::new(), Vec::new(), Returned::default());
-        Self { arena, shard: 0, ops, posted, disk, returned }
+        Self { arena, shard: 0, ops, posted, disk, returned, loans: None }
     }
 
     /// Performs the oldest outstanding operation.
@@ -109,6 +111,23 @@ impl Host for World {
         self.ops.push_back((volume, op, token));
     }
 
+    fn lends(&self, _: VolumeId) -> bool {
+        self.loans.is_some()
+    }
+
+    fn lend(
+        &mut self,
+        _: VolumeId,
+        offset: u64,
+        len: u32,
+        token: BlockToken,
+    ) -> Option<HeapBuffer> {
+        self.loans = Some(self.loans?.checked_sub(1)?);
+        let start = usize::try_from(offset).unwrap();
+        let bytes = self.disk[start..start + len as usize].to_vec();
+        Some(HeapBuffer::loan(bytes, token.0, &self.returned))
+    }
+
     fn post(&mut self, shard: ShardId, message: Message) {
         self.posted.push((shard, message));
     }
@@ -137,6 +156,25 @@ fn write(volume: &Arc<Volume>, offset: u64, byte: u8, durable: bool) -> Request<
 
 fn of(volume: &Arc<Volume>, kind: Kind<HeapBuffer>) -> Request<HeapBuffer> {
     Request { volume: volume.clone(), kind, durable: false, lend: false }
+}
+
+/// A read that is only sent.
+fn lent(volume: &Arc<Volume>, offset: u64, len: u64) -> Request<HeapBuffer> {
+    Request { lend: true, ..of(volume, Kind::Read { offset, len }) }
+}
+
+/// Hands the engine what came back.
+fn give_back(world: &mut World, engine: &mut Engine<HeapBuffer>) {
+    for tag in world.returned.take() {
+        engine.returned(world, BlockToken(tag));
+    }
+}
+
+fn data_of(engine: &mut Engine<HeapBuffer>) -> Segments<HeapBuffer> {
+    match engine.poll() {
+        Some((_, Outcome::Data(data))) => data,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn owner(number: u64) -> Owner {

@@ -2,24 +2,6 @@
 
 use super::*;
 
-fn lent(volume: &Arc<Volume>, offset: u64, len: u64) -> Request<HeapBuffer> {
-    Request { lend: true, ..of(volume, Kind::Read { offset, len }) }
-}
-
-/// Hands the engine what came back.
-fn give_back(world: &mut World, engine: &mut Engine<HeapBuffer>) {
-    for tag in world.returned.take() {
-        engine.returned(world, BlockToken(tag));
-    }
-}
-
-fn data_of(engine: &mut Engine<HeapBuffer>) -> Segments<HeapBuffer> {
-    match engine.poll() {
-        Some((_, Outcome::Data(data))) => data,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_lent_read_keeps_its_range_until_the_store_has_its_memory_back() {
     let (mut world, mut engine, volume) = (World::new(), Engine::default(), volume(false));
