@@ -21,10 +21,6 @@ pub enum BlockOp<B> {
         offset: u64,
         /// Where the bytes go.
         data: Slice<B>,
-        /// They are sent and not looked at. A store in memory may complete with memory of its own
-        /// ([`Buffer::is_loan`]); the host tells when the last handle to that is gone, by the
-        /// operation's token ([`Engine::returned`](crate::volume::engine::Engine::returned)).
-        lend: bool,
     },
     /// Put `data` at `offset`. Stable only after a flush, if the store's cache is volatile.
     Write {

@@ -4,8 +4,10 @@
 //! queued to the world ([`World::absorb`]), and asks the world what happens next
 //! ([`World::step`]). Every delay is drawn from the seed.
 
+use std::cell::{Ref, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
 
 use corbel_proto::memory::{Arena, HeapArena, HeapBuffer, Returned, Slice};
 use corbel_proto::time::{Duration, Instant};
@@ -54,6 +56,7 @@ pub struct SimHost {
     arena: HeapArena,
     rng: Rng,
     queued: Vec<Queued>,
+    drives: Rc<RefCell<Drives>>,
 }
 
 impl SimHost {
@@ -92,6 +95,29 @@ impl Host for SimHost {
 
     fn block(&mut self, volume: VolumeId, op: BlockOp<HeapBuffer>, token: BlockToken) {
         self.queued.push(Queued::Block(volume, op, token));
+    }
+
+    fn lends(&self, _: VolumeId) -> bool {
+        true
+    }
+
+    fn lend(
+        &mut self,
+        volume: VolumeId,
+        offset: u64,
+        len: u32,
+        token: BlockToken,
+    ) -> Option<HeapBuffer> {
+        if self.rng.percent(50) {
+            return None;
+        }
+        let drives = &mut *self.drives.borrow_mut();
+        let mut bytes = vec![0; len as usize];
+        drives.disks.get(&volume)?.read(offset, &mut bytes);
+        let (returned, end) = (Returned::default(), offset + u64::from(len));
+        let loan = HeapBuffer::loan(bytes, token.0, &returned);
+        drives.loans.push(Loan { shard: self.shard, token, volume, start: offset, end, returned });
+        Some(loan)
     }
 
     fn post(&mut self, shard: ShardId, message: Message) {
@@ -149,6 +175,13 @@ struct Loan {
     returned: Returned,
 }
 
+/// The disks, and memory that they have lent to reads. Nothing is written there meanwhile.
+#[derive(Debug, Default)]
+struct Drives {
+    disks: BTreeMap<VolumeId, Disk>,
+    loans: Vec<Loan>,
+}
+
 /// Time, disks and mailboxes.
 #[derive(Debug)]
 pub struct World {
@@ -158,9 +191,7 @@ pub struct World {
     order: BinaryHeap<Reverse<(Instant, u64)>>,
     events: BTreeMap<u64, Event>,
     next_event: u64,
-    disks: BTreeMap<VolumeId, Disk>,
-    /// Memory that disks have lent to reads. Nothing is written there meanwhile.
-    loans: Vec<Loan>,
+    drives: Rc<RefCell<Drives>>,
     /// State files as the shards had them persisted.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -175,8 +206,7 @@ impl World {
             order: BinaryHeap::new(),
             events: BTreeMap::new(),
             next_event: 0,
-            disks: BTreeMap::new(),
-            loans: Vec::new(),
+            drives: Rc::default(),
             files: BTreeMap::new(),
         }
     }
@@ -190,26 +220,25 @@ impl World {
             arena: HeapArena::new(memory_bytes),
             rng: self.rng.fork(),
             queued: Vec::new(),
+            drives: self.drives.clone(),
         }
     }
 
     /// Puts a disk under volume `id`.
     pub fn insert_disk(&mut self, id: VolumeId, disk: Disk) {
-        self.disks.insert(id, disk);
+        self.drives.borrow_mut().disks.insert(id, disk);
     }
 
     /// The disk under volume `id`, for a checker.
-    pub fn disk(&self, id: VolumeId) -> Option<&Disk> {
-        self.disks.get(&id)
+    pub fn disk(&self, id: VolumeId) -> Option<Ref<'_, Disk>> {
+        Ref::filter_map(self.drives.borrow(), |drives| drives.disks.get(&id)).ok()
     }
 
     /// The reads of a shard whose loans have come back since it was asked last.
     pub fn returned(&mut self, shard: ShardId) -> Vec<BlockToken> {
-        let back = |loan: &Loan| loan.shard == shard && !loan.returned.borrow().is_empty();
-        let (back, out) = std::mem::take(&mut self.loans).into_iter().partition(back);
-        self.loans = out;
-        let back: Vec<Loan> = back;
-        back.into_iter().map(|loan| loan.token).collect()
+        let back = |loan: &mut Loan| loan.shard == shard && !loan.returned.borrow().is_empty();
+        let mut drives = self.drives.borrow_mut();
+        drives.loans.extract_if(.., back).map(|loan| loan.token).collect()
     }
 
     /// The time.
@@ -221,10 +250,11 @@ impl World {
     pub fn power_cut(&mut self) {
         self.order.clear();
         self.events.clear();
-        self.loans.clear();
-        let disks = std::mem::take(&mut self.disks);
+        let mut drives = self.drives.borrow_mut();
+        drives.loans.clear();
+        let disks = std::mem::take(&mut drives.disks);
         for (id, disk) in disks {
-            self.disks.insert(id, disk.power_cut(&mut self.rng));
+            drives.disks.insert(id, disk.power_cut(&mut self.rng));
         }
     }
 
@@ -239,7 +269,8 @@ impl World {
         for queued in queued {
             match queued {
                 Queued::Block(volume, op, token) => {
-                    let flush = match (&op, self.disks.get_mut(&volume)) {
+                    let drives = self.drives.clone();
+                    let flush = match (&op, drives.borrow_mut().disks.get_mut(&volume)) {
                         (BlockOp::Flush, Some(disk)) => Some(disk.flush_submitted()),
                         _ => None,
                     };
@@ -275,7 +306,7 @@ impl World {
                     self.take_effect(shard, volume, op, token, flush);
                 }
                 Event::Complete(volume, write, flush, happening) => {
-                    if let Some(disk) = self.disks.get_mut(&volume) {
+                    if let Some(disk) = self.drives.borrow_mut().disks.get_mut(&volume) {
                         if let Some(write) = write {
                             disk.complete(write);
                         }
@@ -300,17 +331,13 @@ impl World {
         let fails = self.rng.percent(self.weather.error_percent);
         let mut write = None;
         let mut result = if fails { Err(BlockError::Medium) } else { Ok(()) };
-        self.check_loans(volume, &op);
-        let disk = self.disks.get_mut(&volume).expect("shards use disks that exist");
+        let drives = self.drives.clone();
+        let drives = &mut *drives.borrow_mut();
+        drives.check_loans(volume, &op);
+        let disk = drives.disks.get_mut(&volume).expect("shards use disks that exist");
         let data = match op {
-            BlockOp::Read { offset, mut data, lend } => {
+            BlockOp::Read { offset, mut data } => {
                 disk.read(offset, data.bytes_mut());
-                if lend && !fails && self.rng.percent(50) {
-                    let (returned, end) = (Returned::default(), offset + u64::from(data.len));
-                    let loan = HeapBuffer::loan(data.bytes().to_vec(), token.0, &returned);
-                    data = Slice::whole(loan);
-                    self.loans.push(Loan { shard, token, volume, start: offset, end, returned });
-                }
                 Some(data)
             }
             BlockOp::Write { offset, data } => {
@@ -338,6 +365,20 @@ impl World {
         self.schedule(at, Event::Complete(volume, write, flush, happening));
     }
 
+    fn delay(&mut self, max: Duration) -> Duration {
+        let nanos = u64::try_from(max.as_nanos()).expect("delays are short").max(1);
+        Duration::from_nanos(self.rng.below(nanos))
+    }
+
+    fn schedule(&mut self, at: Instant, event: Event) {
+        let number = self.next_event;
+        self.next_event += 1;
+        self.events.insert(number, event);
+        self.order.push(Reverse((at, number)));
+    }
+}
+
+impl Drives {
     /// What is on its way to a client is not changed behind its back.
     fn check_loans(&self, volume: VolumeId, op: &BlockOp<HeapBuffer>) {
         let (start, end) = match op {
@@ -350,17 +391,5 @@ impl World {
         let clash = |loan: &&Loan| loan.volume == volume && loan.start < end && start < loan.end;
         let clash = self.loans.iter().find(clash);
         assert!(clash.is_none(), "{start} to {end} is written under {clash:?}");
-    }
-
-    fn delay(&mut self, max: Duration) -> Duration {
-        let nanos = u64::try_from(max.as_nanos()).expect("delays are short").max(1);
-        Duration::from_nanos(self.rng.below(nanos))
-    }
-
-    fn schedule(&mut self, at: Instant, event: Event) {
-        let number = self.next_event;
-        self.next_event += 1;
-        self.events.insert(number, event);
-        self.order.push(Reverse((at, number)));
     }
 }

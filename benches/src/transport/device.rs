@@ -101,7 +101,7 @@ impl Transport for Local {
             let op = if write {
                 Op::Write { file, offset, data, durable }
             } else {
-                Op::Read { file, offset, data, lend: false }
+                Op::Read { file, offset, data }
             };
             self.reactor.submit(op, u64::from(slot) << 32 | piece);
             offset += u64::from(len);

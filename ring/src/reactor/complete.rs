@@ -5,11 +5,8 @@
 
 use std::time::Duration;
 
-use corbel_proto::memory::Slice;
-
 use super::sys::{self, Cqe, Flight, Work};
 use super::{Completion, Event, Failure, MESSAGES_SPARE_MAX, OpId, Reactor, files};
-use crate::memory::Buf;
 use crate::store::Store;
 
 /// Pause before a frame is offered again to a full interface queue.
@@ -357,14 +354,6 @@ impl Reactor {
     pub(super) fn refuse(&mut self, tag: u64, work: Work, errno: i32) -> OpId {
         let event = self.event(work, Err(errno));
         self.deliver(tag, event, false);
-        OpId { key: u32::MAX, generation: 0 }
-    }
-
-    /// A read of memory that the store lends: told at the next turn.
-    pub(super) fn lent(&mut self, tag: u64, loan: Buf) -> OpId {
-        let data = Slice::whole(loan);
-        let result = Ok(data.len);
-        self.deliver(tag, Event::Read { data, result }, false);
         OpId { key: u32::MAX, generation: 0 }
     }
 

@@ -106,7 +106,7 @@ impl Files {
     }
 
     /// Memory of a store that ends operations within the call, if it lends it: see
-    /// [`Op::Read`](super::Op::Read).
+    /// [`Reactor::lend`](super::Reactor::lend).
     pub(super) fn lend(
         &mut self,
         file: File,

@@ -267,12 +267,6 @@ impl Reactor {
     /// to transfer: mistakes of the caller, never of a peer.
     pub fn submit(&mut self, op: Op, tag: u64) -> OpId {
         let (file, work) = self.work_of(op);
-        if let Work::Read { data, offset, lend: true, .. } = &work {
-            let range = (*offset, data.len);
-            if let Some(loan) = self.lend(file, range, tag) {
-                return self.lent(tag, loan);
-            }
-        }
         let target = match self.files.target(file) {
             Ok(target) => target,
             Err(files::NoTarget::Stale) => return self.refuse(tag, work, libc::EBADF),
@@ -283,13 +277,15 @@ impl Reactor {
         id
     }
 
-    /// Memory of a store in memory, so many bytes from an offset, to be sent and not looked at: an
-    /// [`Op::Read`] that is lent, without waiting for the next turn. `None`: read it.
+    /// Memory of a store in memory, so many bytes from an offset, to be sent and not looked at
+    /// ([`Buffer::is_loan`]). Once the last handle to it is gone, `tag` comes out of
+    /// [`Self::next_returned`]; until then nothing should be written there. `None`: it is to be
+    /// read, as are those of other stores.
     pub fn lend(&mut self, file: File, range: (u64, u32), tag: u64) -> Option<Buf> {
         self.files.lend(file, range, tag, &self.returned)
     }
 
-    /// The tag of the next read whose loan came back: see [`Op::Read`]. Ask before sleeping.
+    /// The tag of the next loan that came back: see [`Self::lend`]. Ask before sleeping.
     pub fn next_returned(&mut self) -> Option<u64> {
         self.returned.borrow_mut().pop()
     }
@@ -481,9 +477,9 @@ impl Reactor {
                 let zero_copy = able && message.payload_bytes() >= enough;
                 (file, Work::Send { message, zero_copy })
             }
-            Op::Read { file, offset, data, lend } => {
+            Op::Read { file, offset, data } => {
                 check_fill(&data);
-                (file, Work::Read { data, done: 0, offset, lend })
+                (file, Work::Read { data, done: 0, offset })
             }
             Op::Write { file, offset, data, durable } => {
                 check_range(&data);
@@ -505,7 +501,7 @@ impl Reactor {
     }
 }
 
-/// Copies what a store has lent ([`Op::Read`]). Without memory for that it stays lent.
+/// Copies what a store has lent ([`Reactor::lend`]). Without memory for that it stays lent.
 ///
 /// # Errors
 /// If the store could not be read (an errno).

@@ -61,12 +61,6 @@ pub enum Op {
         offset: u64,
         /// Where the bytes go.
         data: Slice<Buf>,
-        /// They will be sent and not looked at: a store in memory may lend its own, which comes
-        /// back instead of `data` ([`Buffer::is_loan`](corbel_proto::memory::Buffer::is_loan)).
-        /// Once the last handle to it is gone, the tag comes out of
-        /// [`Reactor::next_returned`](super::Reactor::next_returned); until then nothing should be
-        /// written there.
-        lend: bool,
     },
     /// Write `data` to a store.
     Write {

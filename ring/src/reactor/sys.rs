@@ -177,7 +177,7 @@ pub(super) enum Work {
     Recv { data: Slice<Buf>, done: u32, exact: bool },
     RecvPooled { len_max: u32, repeat: bool, multishot: bool },
     Send { message: Message, zero_copy: bool },
-    Read { data: Slice<Buf>, done: u32, offset: u64, lend: bool },
+    Read { data: Slice<Buf>, done: u32, offset: u64 },
     Write { data: Slice<Buf>, done: u32, offset: u64, durable: bool },
     Sync,
     Fallocate { mode: i32, offset: u64, len: u64 },
@@ -388,7 +388,7 @@ impl Flight {
                     opcode::SendMsg::new(fd, message).flags(flags).build()
                 }
             }
-            Work::Read { data, done, offset, .. } => {
+            Work::Read { data, done, offset } => {
                 let (at, len) = rest(data, *done);
                 let offset = *offset + u64::from(*done);
                 match data.buffer.fixed(ring) {

@@ -153,7 +153,7 @@ fn what_memory_answers_waits_for_no_system_call_and_no_receive_waits_for_ever() 
     let mut turns = 0;
     for turn in 1.. {
         let data = lend(&reactor, 512);
-        reactor.submit(Op::Read { file: memory, offset: 0, data, lend: false }, 2);
+        reactor.submit(Op::Read { file: memory, offset: 0, data }, 2);
         let mut out = Vec::new();
         reactor.turn(Some(Duration::ZERO), &mut out).unwrap();
         if out.iter().any(|done| done.tag == 1) {
@@ -392,7 +392,7 @@ fn a_file_is_written_read_synced_and_punched() {
     reactor.submit(Op::Fallocate { file, mode: Hole::Punch, offset: 12288, len: 4096 }, 3);
     assert!(matches!(one(&mut reactor), Event::Deallocated(Ok(()))));
     let data = lend(&reactor, 65536);
-    reactor.submit(Op::Read { file, offset: 8192, data, lend: false }, 4);
+    reactor.submit(Op::Read { file, offset: 8192, data }, 4);
     let Event::Read { data, result } = one(&mut reactor) else { panic!() };
     assert_eq!(result, Ok(65536));
     assert_eq!(data.bytes()[..4096], expected[..4096]);
@@ -400,7 +400,7 @@ fn a_file_is_written_read_synced_and_punched() {
     // Across the end of the file: what is there.
     let end = (4 << 20) - 512;
     let data = lend(&reactor, 4096);
-    reactor.submit(Op::Read { file, offset: end, data, lend: false }, 5);
+    reactor.submit(Op::Read { file, offset: end, data }, 5);
     let Event::Read { result, .. } = one(&mut reactor) else { panic!() };
     assert_eq!(result, Ok(512));
 }
@@ -414,12 +414,12 @@ fn memory_stores_answer_at_the_next_turn() {
     let expected = data.bytes().to_vec();
     reactor.submit(Op::Write { file, offset: 512, data, durable: false }, 1);
     let data = lend(&reactor, 4096);
-    reactor.submit(Op::Read { file, offset: 512, data, lend: false }, 2);
+    reactor.submit(Op::Read { file, offset: 512, data }, 2);
     let data = filled(&reactor, 4096, 1);
-    reactor.submit(Op::Read { file: null, offset: 1 << 39, data, lend: false }, 3);
+    reactor.submit(Op::Read { file: null, offset: 1 << 39, data }, 3);
     reactor.submit(Op::Sync { file }, 4);
     let data = lend(&reactor, 4096);
-    reactor.submit(Op::Read { file, offset: 1 << 20, data, lend: false }, 5);
+    reactor.submit(Op::Read { file, offset: 1 << 20, data }, 5);
     let mut done = run(&mut reactor, 5);
     assert_eq!(done.iter().map(|c| c.tag).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     let Event::Read { data, result: Ok(4096) } = &done[1].event else { panic!("{done:?}") };
@@ -529,7 +529,7 @@ fn more_operations_than_the_queue_holds_all_complete() {
     let (file, _) = store(&mut reactor, &spec);
     for n in 0..500 {
         let data = lend(&reactor, 4096);
-        reactor.submit(Op::Read { file, offset: n * 4096, data, lend: false }, n);
+        reactor.submit(Op::Read { file, offset: n * 4096, data }, n);
     }
     let mut tags: Vec<_> = run(&mut reactor, 500).iter().map(|c| c.tag).collect();
     tags.sort_unstable();
@@ -575,7 +575,7 @@ fn without_registered_files_and_memory_everything_works_too() {
     let Event::Received { data, result: Ok(4096) } = one(&mut reactor) else { panic!() };
     reactor.submit(Op::Write { file: disk, offset: 4096, data, durable: true }, 2);
     let Event::Written { data, result: Ok(4096) } = one(&mut reactor) else { panic!() };
-    reactor.submit(Op::Read { file: disk, offset: 4096, data, lend: false }, 3);
+    reactor.submit(Op::Read { file: disk, offset: 4096, data }, 3);
     let Event::Read { data, result: Ok(4096) } = one(&mut reactor) else { panic!() };
     assert_eq!(data.bytes(), [5; 4096]);
     assert_eq!(std::fs::read(store.path().unwrap()).unwrap()[4096..8192], [5; 4096]);

@@ -130,9 +130,7 @@ impl Host for RingHost {
         };
         let (file, base) = (*file, *base);
         let op = match op {
-            BlockOp::Read { offset, data, lend } => {
-                Op::Read { file, offset: base + offset, data, lend }
-            }
+            BlockOp::Read { offset, data } => Op::Read { file, offset: base + offset, data },
             BlockOp::Write { offset, data } => {
                 Op::Write { file, offset: base + offset, data, durable: false }
             }

@@ -500,7 +500,7 @@ impl<N: Node> Fabric<N> {
         let store = &mut self.stores[work.volume.0 as usize];
         let mut fails = false;
         let operation = match &mut work.op {
-            BlockOp::Read { offset, data, .. } => {
+            BlockOp::Read { offset, data } => {
                 fails = store.fails(*offset, u64::from(data.len));
                 store.read(*offset, data.bytes_mut());
                 None
@@ -564,7 +564,7 @@ impl<N: Node> Fabric<N> {
 fn words(op: &BlockOp<HeapBuffer>, result: Result<(), BlockError>) -> String {
     let block = |offset: &u64| offset / 512;
     let what = match op {
-        BlockOp::Read { offset, data, .. } => format!("reads {}+{}", block(offset), data.len / 512),
+        BlockOp::Read { offset, data } => format!("reads {}+{}", block(offset), data.len / 512),
         BlockOp::Write { offset, data } => {
             let id = data
                 .bytes()

@@ -102,13 +102,13 @@ impl Bench {
 
     fn submit(&mut self, shard: usize, operation: u8, script: &mut Script<'_>) {
         let (durable, lend) = (operation & 0x40 != 0, operation & 0x20 != 0);
-        let (at_once, refuses) = (operation & 0x10 != 0, operation & 8 != 0);
+        let (lends, refuses) = (operation & 0x10 == 0, operation & 8 != 0);
         let wish = wish(script);
         let number = self.wishes.len() as u64;
         let request = Request { volume: self.volume.clone(), kind: wish.kind(), durable, lend };
         let (engine, host) = &mut self.shards[shard];
         let lender = || Lender { store: self.store.clone(), lent: Vec::new(), refuses };
-        host.lender = at_once.then(lender);
+        host.lender = lends.then(lender);
         let id = engine.submit(host, Owner::Iscsi(number), request);
         self.wishes.push((wish, shard, id));
         self.note_loans();
@@ -155,9 +155,6 @@ impl Bench {
         let clash = self.lent.iter().find(|(.., from, to)| *from < end && start < *to);
         assert!(reads || clash.is_none(), "{start} to {end} is written under {clash:?}");
         let (token, result, data) = host.complete(index, result, &mut self.store.borrow_mut());
-        if data.as_ref().is_some_and(|data| data.buffer.is_loan()) {
-            self.lent.push((shard, token, start, end));
-        }
         engine.block_done(host, token, result, data);
         self.note_loans();
     }

@@ -66,7 +66,7 @@ pub(super) struct FuzzHost {
     pub(super) blocks: Vec<Submitted>,
     pub(super) posts: VecDeque<(ShardId, Message)>,
     pub(super) persists: Vec<(String, Vec<u8>, u64)>,
-    /// Reads whose loan came back.
+    /// Loans that came back.
     pub(super) returned: Returned,
     pub(super) lender: Option<Lender>,
     /// Ends of volumes, beyond which nobody may ask.
@@ -99,13 +99,9 @@ impl FuzzHost {
     ) -> Completed {
         let (_, op, token) = self.blocks.remove(index);
         let data = match op {
-            BlockOp::Read { offset, mut data, lend } => {
+            BlockOp::Read { offset, mut data } => {
                 if result.is_ok() {
                     store.read(offset, data.bytes_mut());
-                    if lend {
-                        let loan = HeapBuffer::loan(data.bytes().to_vec(), token.0, &self.returned);
-                        data = Slice::whole(loan);
-                    }
                 }
                 Some(data)
             }
@@ -156,7 +152,7 @@ impl Host for FuzzHost {
 
     fn block(&mut self, volume: VolumeId, op: BlockOp<HeapBuffer>, token: BlockToken) {
         let (offset, len) = match &op {
-            BlockOp::Read { offset, data, .. } | BlockOp::Write { offset, data } => {
+            BlockOp::Read { offset, data } | BlockOp::Write { offset, data } => {
                 (*offset, u64::from(data.len))
             }
             BlockOp::Discard { offset, len } | BlockOp::Zero { offset, len, .. } => (*offset, *len),

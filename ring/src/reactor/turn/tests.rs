@@ -18,7 +18,7 @@ fn what_a_disk_is_to_do_does_not_wait_for_answers_to_be_sent() {
     let (disk, _) = store(&mut reactor, &spec);
     let (peer, _far) = pair(&mut reactor);
     let (fresh, data) = (lend(&reactor, 4096), filled(&reactor, 4096, 1));
-    reactor.submit(Op::Read { file: disk, offset: 4096, data: fresh, lend: false }, 1);
+    reactor.submit(Op::Read { file: disk, offset: 4096, data: fresh }, 1);
     reactor.submit(Op::Write { file: disk, offset: 8192, data, durable: false }, 2);
     // They wait for one another.
     assert_eq!(reactor.ring.queued(), 2);

@@ -85,8 +85,6 @@ struct InFlight<B> {
     ticket: Option<Ticket>,
     /// Block operations not yet completed.
     outstanding: u32,
-    /// Pieces that the store has lent.
-    lent: u32,
     failed: Option<BlockError>,
     /// Attempts to sanitize the volume when it was submitted.
     sanitizations: u32,
@@ -144,8 +142,8 @@ impl<B: Buffer> Engine<B> {
             _ if erasure => None,
             _ => Some(BlockError::Sanitizing),
         };
-        let mut job = Job::new(kind, lend, volume.cipher.clone());
-        job.may_borrow(|| host.lends(volume.id));
+        let borrows = lend && host.lends(volume.id);
+        let job = Job::new(kind, borrows, volume.cipher.clone());
         let key = self.requests.insert(InFlight {
             generation,
             owner,
@@ -154,7 +152,6 @@ impl<B: Buffer> Engine<B> {
             gate: Gate::Memory,
             ticket: None,
             outstanding: 0,
-            lent: 0,
             failed: refusal,
             sanitizations,
             job,
@@ -204,17 +201,15 @@ impl<B: Buffer> Engine<B> {
         self.wake(host);
     }
 
-    /// Nobody has a handle any more to the memory with which a store has completed a read
-    /// ([`BlockOp::Read`]). Comes once for each such read, after its completion.
+    /// Nobody has a handle any more to what a store has lent ([`Host::lend`]). Comes once for each
+    /// loan.
     pub fn returned<H: Host<Memory = B, Buf = B>>(&mut self, host: &mut H, token: BlockToken) {
         let key = RequestId(token.0).key();
-        let request = self.requests.get_mut(key).expect("a request outlives what it was lent");
-        request.lent -= 1;
-        if request.lent == 0 && request.gate == Gate::Lent {
-            self.release(key);
-            self.requests.remove(key);
-            self.wake(host);
-        }
+        let gate = self.requests.get(key).map(|request| request.gate);
+        assert_eq!(gate, Some(Gate::Lent), "a request outlives what it was lent");
+        self.release(key);
+        self.requests.remove(key);
+        self.wake(host);
     }
 
     /// A [`BlockOp::Status`] was answered.
@@ -350,13 +345,13 @@ impl<B: Buffer> Engine<B> {
         if request.failed.is_none() && request.job.borrows() {
             // It costs the store nothing, so no write is paced beside it.
             let (volume, token) = (request.volume.id, BlockToken(key as u64));
-            if !request.job.borrow(|offset, len| host.lend(volume, offset, len, token)) {
-                // It lends no more. Who holds a range does not wait for memory.
-                request.gate = Gate::Memory;
-                self.release(key);
-                return self.wait_for_memory(host, key);
+            if request.job.borrow(|offset, len| host.lend(volume, offset, len, token)) {
+                return self.answer_lent(key);
             }
-            request.lent = 1;
+            // It lends no more. Who holds a range does not wait for memory.
+            request.gate = Gate::Memory;
+            self.release(key);
+            return self.wait_for_memory(host, key);
         }
         self.advance(host, key);
     }
@@ -388,9 +383,7 @@ impl<B: Buffer> Engine<B> {
                 self.pass_range(host, key);
             }
             Progress::Finished => {
-                if self.requests[key].lent == 0 {
-                    self.release(key);
-                }
+                self.release(key);
                 self.pass_flush(host, key);
             }
         }
@@ -419,7 +412,6 @@ impl<B: Buffer> Engine<B> {
         if result.is_err() && request.job.is_flushing() {
             request.volume.count_flush_failure();
         }
-        request.lent += u32::from(data.as_ref().is_some_and(|data| data.buffer.is_loan()));
         let end = request.volume.size_bytes();
         let result = request.job.piece_done(piece, result, data, end);
         if let Err(error) = result {
@@ -476,9 +468,6 @@ impl<B: Buffer> Engine<B> {
     }
 
     fn answer(&mut self, key: usize) {
-        if self.requests[key].lent > 0 {
-            return self.answer_lent(key);
-        }
         let request = self.requests.remove(key);
         let bytes = request.job.bytes();
         request.volume.count(request.job.is_read(), bytes, request.failed.is_some());
@@ -492,14 +481,9 @@ impl<B: Buffer> Engine<B> {
     /// The answer to a read whose range stays its own until it has left.
     fn answer_lent(&mut self, key: usize) {
         let request = &mut self.requests[key];
-        let (bytes, data) = (request.job.bytes(), request.job.take_data());
-        request.volume.count(true, bytes, request.failed.is_some());
+        request.volume.count(true, request.job.bytes(), false);
         request.gate = Gate::Lent;
-        let outcome = match request.failed {
-            Some(error) => Outcome::Failed(error),
-            None => Outcome::Data(data),
-        };
-        self.done.push_back((request.owner, outcome));
+        self.done.push_back((request.owner, Outcome::Data(request.job.take_data())));
     }
 
     fn release(&mut self, key: usize) {

@@ -147,8 +147,7 @@ mod tests {
 
     fn read(paces: &mut Paces<HeapBuffer>, now: Instant) {
         let data = Slice::whole(HeapBuffer::new(4096));
-        let passed =
-            paces.pass(VOLUME, BlockOp::Read { offset: 0, data, lend: false }, BlockToken(7), now);
+        let passed = paces.pass(VOLUME, BlockOp::Read { offset: 0, data }, BlockToken(7), now);
         assert_eq!(passed.expect("a read never waits").1, BlockToken(7));
     }
 

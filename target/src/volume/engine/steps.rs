@@ -75,14 +75,13 @@ pub(super) struct Job<B> {
     cipher: Option<Arc<Cipher>>,
     /// The payload of a write cannot be encrypted where it is.
     copies: bool,
-    /// What is read goes out as it is.
-    lend: bool,
     /// The store is asked to lend it at once, before there is memory for it.
     borrows: bool,
 }
 
 impl<B: Buffer> Job<B> {
-    pub(super) fn new(mut kind: Kind<B>, lend: bool, cipher: Option<Arc<Cipher>>) -> Self {
+    /// `borrows`: what is only read has the store lend it.
+    pub(super) fn new(mut kind: Kind<B>, borrows: bool, cipher: Option<Arc<Cipher>>) -> Self {
         let bytes = match &kind {
             Kind::Read { len, .. } | Kind::Verify { len, .. } | Kind::WriteSame { len, .. } => *len,
             Kind::Write { data, .. }
@@ -92,7 +91,7 @@ impl<B: Buffer> Job<B> {
             Kind::Flush | Kind::Discard(_) | Kind::Status { .. } | Kind::Erase(_) => 0,
         };
         let copies = cipher.is_some() && !cipher::is_own(&mut kind);
-        let lend = lend && matches!(kind, Kind::Read { .. }) && cipher.is_none();
+        let borrows = borrows && matches!(kind, Kind::Read { .. }) && cipher.is_none();
         let (step, scratch, extents) = (Step::Fresh, SmallVec::new(), Vec::new());
         Self {
             kind,
@@ -107,14 +106,8 @@ impl<B: Buffer> Job<B> {
             erased: Erased::default(),
             cipher,
             copies,
-            lend,
-            borrows: false,
+            borrows,
         }
-    }
-
-    /// If it reads what is only sent, it borrows that from a store that lends.
-    pub(super) fn may_borrow(&mut self, lends: impl FnOnce() -> bool) {
-        self.borrows = self.lend && lends();
     }
 
     /// True if it needs no memory, but has yet to [`Self::borrow`] what it reads.
@@ -138,7 +131,6 @@ impl<B: Buffer> Job<B> {
             left = left.sub(piece, left.len - piece);
         }
         self.scratch.push(Some(left));
-        self.step = Step::Reading;
         true
     }
 
@@ -320,7 +312,7 @@ impl<B: Buffer> Job<B> {
         for piece in &mut self.scratch {
             let data = piece.take().expect("lent, and no operation is outstanding");
             let len = u64::from(data.len);
-            issue(BlockOp::Read { offset, data, lend: self.lend });
+            issue(BlockOp::Read { offset, data });
             offset += len;
         }
         Progress::Wait
@@ -508,7 +500,7 @@ impl<B: Buffer> Job<B> {
         }
     }
 
-    /// What was read, which leaves it.
+    /// What was read or lent, which leaves it.
     pub(super) fn take_data(&mut self) -> Segments<B> {
         std::mem::take(&mut self.scratch).into_iter().flatten().collect()
     }

@@ -9,7 +9,6 @@ use super::*;
 use crate::host::ShardId;
 use crate::volume::{Erase, Facts, Identity, Kind, Options, VolumeId};
 
-mod borrowed;
 mod cipher;
 mod erase;
 mod lent;
@@ -24,7 +23,7 @@ struct World {
     ops: VecDeque<Op>,
     posted: Vec<(ShardId, Message)>,
     disk: Vec<u8>,
-    /// Reads whose loan came back.
+    /// Loans that came back.
     returned: Returned,
     /// How many more times the store lends within the call, if it says that it does.
     loans: Option<usize>,
@@ -46,11 +45,7 @@ impl World {
             start..start + usize::try_from(len).unwrap()
         };
         let data = match op {
-            BlockOp::Read { offset, data, lend: true } => {
-                let bytes = self.disk[at(offset, data.len.into())].to_vec();
-                Some(Slice::whole(HeapBuffer::loan(bytes, token.0, &self.returned)))
-            }
-            BlockOp::Read { offset, mut data, .. } => {
+            BlockOp::Read { offset, mut data } => {
                 let range = at(offset, data.len.into());
                 data.bytes_mut().copy_from_slice(&self.disk[range]);
                 Some(data)

@@ -38,6 +38,8 @@ struct Machine {
     posted: VecDeque<(ShardId, Message)>,
     /// State files that are being written.
     files: VecDeque<u64>,
+    /// How often the store was to lend what is read; it never does.
+    asked_to_lend: usize,
 }
 
 impl Arena for Machine {
@@ -68,6 +70,15 @@ impl Host for Machine {
 
     fn block(&mut self, _: VolumeId, op: BlockOp<HeapBuffer>, token: BlockToken) {
         self.ops.push_back((op, token));
+    }
+
+    fn lends(&self, _: VolumeId) -> bool {
+        true
+    }
+
+    fn lend(&mut self, _: VolumeId, _: u64, _: u32, _: BlockToken) -> Option<HeapBuffer> {
+        self.asked_to_lend += 1;
+        None
     }
 
     fn post(&mut self, shard: ShardId, message: Message) {
@@ -147,6 +158,7 @@ impl World {
                 ops: VecDeque::new(),
                 posted: VecDeque::new(),
                 files: VecDeque::new(),
+                asked_to_lend: 0,
             },
             engine: Engine::default(),
             server: IscsiServer::new(config.clone(), registry.clone(), targets.clone()),
